@@ -1,0 +1,35 @@
+"""`Dynamic`: a module that returns (value, Trace), can really skip, and has one budget to turn."""
+from __future__ import annotations
+
+from torch import nn
+
+from ..registry import Budget
+
+
+class Dynamic(nn.Module):
+    """A module whose forward returns (value, Trace).
+
+    `sparse` is False (compute everything, select) or True (compute only what was decided); set it by `execute`.
+    `budget` names the attribute that `at` sets.
+    """
+    sparse: bool = False
+    budget: Budget | None = None
+
+    def execute(self, how: str):
+        """Run "dense" (everything, then select) or "sparse" (skip for real), here and in every Dynamic inside."""
+        if how not in ("dense", "sparse"):
+            raise ValueError(f'execute("dense") or execute("sparse"), not {how!r}')
+        for module in self.modules():
+            if isinstance(module, Dynamic):
+                module.sparse = how == "sparse"
+        return self
+
+    def at(self, value: float):
+        """Set this paper's budget to `value`. Raises ValueError outside its range, TypeError if it has none."""
+        if self.budget is None:
+            raise TypeError(f"{type(self).__name__} has no budget to set")
+        low, high = self.budget.low, self.budget.high
+        if not low <= value <= high:
+            raise ValueError(f"{type(self).__name__}: {self.budget.name} is between {low:g} and {high:g}, not {value}")
+        setattr(self, self.budget.name, value)
+        return self

@@ -1,0 +1,1 @@
+"""The static networks that papers make dynamic."""
