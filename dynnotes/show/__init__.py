@@ -1,0 +1,1 @@
+"""Figures, generated tables and pages, and the widgets of the book."""
