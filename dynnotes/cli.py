@@ -1,0 +1,427 @@
+"""The command `dynnotes`: the literature from the shell, and the models where PyTorch is installed.
+
+Exit codes: 0 done, 1 nothing found, 2 wrong name, word or use, or a bibliography with problems (listed on stderr).
+A question to the literature imports argparse and json, never torch, NetworkX, YAML or bibtexparser.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+
+from .knowledge.problems import BibliographyError, nearest, printable
+from .knowledge.query import UnknownName, UnknownWord
+from .knowledge.schema import FACETS
+
+EXAMPLES = """examples:
+  dynnotes find --decision gating --training gumbel-softmax --since 2018
+  dynnotes find token transformer --taxon spatial
+  dynnotes show ConvNet-AIG
+  dynnotes tree sample/depth
+  dynnotes cite veit2018convolutional huang2018multi > refs.bib
+  dynnotes list conditional-cv --json
+  dynnotes run branchynet --input 3 --budget 0.5
+  dynnotes train ConvNet-AIG --seeds 3
+
+exit codes: 0 done, 1 nothing found, 2 wrong name, word or use"""
+_RELATION_OF = {"extends": "extended by", "improves": "improved by", "compares": "compared with by",
+                "distils": "distilled by", "applies": "applied by", "survey-of": "surveyed by"}  # fmt: skip
+
+
+class Mistake(Exception):
+    """A wrong use that argparse can't see; the message says what to do."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    raw = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser(
+        prog="dynnotes", description="Dynamic neural networks: literature and code.", epilog=EXAMPLES, formatter_class=raw
+    )
+    top.add_argument("--version", action="store_true", help="print the version")
+    top.add_argument("--bib", metavar="DIR", help="a folder of .bib files with a taxonomy.yml, instead of the own one")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+
+    def command(name: str, call, help: str, example: str = "") -> argparse.ArgumentParser:
+        epilog = f"example: dynnotes {name} {example}" if example else None
+        sub = commands.add_parser(name, help=help, description=help, epilog=epilog)
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        sub.set_defaults(call=call)
+        return sub
+
+    sub = command("find", find, "papers by words and facets", "--decision gating,policy --since 2018")
+    sub.add_argument("words", nargs="*", metavar="WORD", help="all must occur in title, names, authors, venue or summary")
+    sub.add_argument("--taxon", action="append", metavar="NODE", help="at or below this node of the tree")
+    for facet in FACETS:
+        sub.add_argument(f"--{facet}", action="append", metavar="WORD", help="any of these words")
+    sub.add_argument("--list", action="append", metavar="NAME", dest="lists", help="on this founding list")
+    sub.add_argument("--since", type=int, metavar="YEAR", help="from this year on")
+    sub.add_argument("--until", type=int, metavar="YEAR", help="up to this year")
+    sub.add_argument("--implemented", action="store_true", help="only papers whose code is here")
+
+    sub = command("show", show, "one paper: facets, summary, relations, code", "ConvNet-AIG")
+    sub.add_argument("name", metavar="KEY", help="key, method or other name")
+
+    sub = command("tree", tree, "the taxonomy with the number of papers at or below each node", "sample/depth --zh")
+    sub.add_argument("node", nargs="?", default="", metavar="NODE", help="start at this node")
+    sub.add_argument("--zh", action="store_true", help="Chinese labels")
+
+    sub = command("words", words, "the facets and their words, each explained in a line", "decision")
+    sub.add_argument("facet", nargs="?", metavar="FACET", help="only this facet")
+
+    sub = command("cite", cite, "BibTeX of papers", "ConvNet-AIG BranchyNet > refs.bib")
+    sub.add_argument("names", nargs="+", metavar="KEY", help="key, method or other name")
+    sub.add_argument("--full", action="store_true", help="with every field of this bibliography")
+
+    sub = command("list", founding, "the founding lists, or the papers of one", "conditional-cv")
+    sub.add_argument("name", nargs="?", metavar="NAME", help="a founding list")
+
+    sub = command("run", run, "run a trained model on inputs: what it decided and what it cost", "BranchyNet --input 3")
+    sub.add_argument("key", metavar="KEY", help="key, method or other name")
+    sub.add_argument("images", nargs="*", metavar="IMAGE", help="image files, instead of --input")
+    sub.add_argument("--input", type=int, metavar="N", help="the N-th input of the model's own task")
+    sub.add_argument("--budget", type=float, metavar="V", help="the value of the model's one knob")
+    sub.add_argument("--execute", choices=("sparse", "dense"), default="sparse", help="skip for real, or compute all and select")
+    sub.add_argument("--trace", metavar="FILE", help="write the trace that the gate theatre plays")
+
+    sub = command("train", train, "train a paper's recipe and write its results", "ConvNet-AIG --seeds 3")
+    sub.add_argument("key", metavar="KEY", help="key, method or other name, or a folder such as sample/depth")
+    sub.add_argument("--seeds", type=_positive, metavar="N", help="how many seeds")
+    sub.add_argument("--epochs", type=_positive, metavar="N", help="instead of the recipe's own")
+    sub.add_argument("--budgets", type=_numbers, metavar="A,B,...", help="budget values to measure")
+    sub.add_argument("--out", metavar="DIR", help="where results go")
+    sub.add_argument("--resume", action="store_true", help="go on from the last saved epoch")
+    sub.add_argument("--device", metavar="NAME", help="cpu, cuda, ...; chosen when not given")
+    sub.add_argument("--quick", action="store_true", help="seconds instead of a minute; the figures mean nothing")
+
+    sub = command("open", open_chapter, "open the book, a chapter or a paper's page in a browser", "ConvNet-AIG")
+    sub.add_argument("chapter", nargs="?", metavar="NAME", help="a chapter, or a paper")
+    sub.add_argument("--print", action="store_true", dest="only_print", help="print the address and open nothing")
+    return top
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return int(text)
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not numbers joined by commas") from None
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code, and 0 to a pipe that was closed early."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that can't show Chinese is no error
+    try:
+        code = _main(argv)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it ends
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except BibliographyError as error:
+        print(printable(str(error), keep="\n"), file=sys.stderr)
+    except (Mistake, UnknownName, UnknownWord, OSError) as error:
+        print(f"dynnotes: {printable(str(error), keep=chr(10))}", file=sys.stderr)
+    return 2
+
+
+def _main(argv: list[str] | None) -> int:
+    top = parser()
+    args = top.parse_args(argv)
+    if args.version:
+        import dynnotes
+
+        print(f"dynnotes {dynnotes.__version__}")
+        return 0
+    if not args.command:
+        top.print_help()
+        return 2
+    return args.call(args)
+
+
+def _kb(args):
+    import dynnotes
+
+    return dynnotes.load(args.bib)
+
+
+# ---------------------------------------------------------------- printing
+
+
+def _json(value) -> int:
+    text = json.dumps(value, ensure_ascii=False, indent=1, default=str)
+    print(re.sub(r"[^\n -~]", _json_escape, text))
+    return 0
+
+
+def _json_escape(match: re.Match) -> str:
+    c = match[0]
+    return c if c.isprintable() else json.dumps(c)[1:-1]
+
+
+def _bold(text: str) -> str:
+    plain = "NO_COLOR" in os.environ and os.environ["NO_COLOR"] or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb"
+    return text if plain else f"\x1b[1m{text}\x1b[0m"
+
+
+def _width() -> int | None:
+    """Columns of the terminal; None in a pipe, where nothing is cut."""
+    if not sys.stdout.isatty():
+        return None
+    import shutil
+
+    return shutil.get_terminal_size().columns
+
+
+def _table(papers: list) -> None:
+    """year, key, method, title; one line each."""
+    keys = max((len(p.key) for p in papers), default=0)
+    methods = max((min(len(p.method), 24) for p in papers), default=0)
+    width = _width()
+    for p in papers:
+        line = printable(f"{p.year}  {p.key:{keys}}  {p.method:{methods}}  {p.title}")
+        print(line if width is None or len(line) <= width else line[: width - 1] + "…")
+
+
+def _papers(papers: list, args, none: str) -> int:
+    if args.json:
+        _json([p.record() for p in papers])
+    else:
+        _table(papers)
+    if not papers:
+        print(f"dynnotes: {none}", file=sys.stderr)
+        return 1
+    if not args.json and sys.stdout.isatty():
+        print(f"{len(papers)} paper{'s' if len(papers) != 1 else ''}", file=sys.stderr)
+    return 0
+
+
+# ---------------------------------------------------------------- the literature
+
+
+def _values(given: list[str] | None) -> list[str] | None:
+    """`--unit layer,exit --unit token` to three words."""
+    return None if given is None else [w.strip() for part in given for w in part.split(",") if w.strip()]
+
+
+def find(args) -> int:
+    facets = {name: _values(getattr(args, name)) for name in (*FACETS, "lists")}
+    for name, values in facets.items():
+        if values == []:
+            raise Mistake(f"--{name} has no word")
+    papers = _kb(args).papers(
+        _values(args.taxon), args.since, args.until, words=args.words, implemented=args.implemented or None, **facets
+    )
+    return _papers(papers, args, "no paper fits; leave out a condition, or see `dynnotes words`")
+
+
+def show(args) -> int:
+    kb = _kb(args)
+    p = kb[args.name]
+    cited_by, source = kb.cited_by(p.key), p.source
+    page = _site(f"papers/{p.key}.html")
+    if args.json:
+        back = [{"key": q.key, "kind": r.kind, "where": r.where} for q, r in cited_by]
+        code = source and {"module": source.module, "name": source.name, "file": str(source.file), "line": source.line}
+        return _json(p.record() | {"cited_by": back, "implementation": code, "page": page})
+    print(_bold(printable(p.title)))
+    print(printable(", ".join(p.authors)))
+    print(printable(", ".join(filter(None, [p.venue, str(p.year)]))))
+    rows = [("key", p.key), ("method", "; ".join((p.method, *p.aka))), ("arXiv", p.eprint), ("doi", p.doi)]
+    rows += [("url", p.link), ("code", p.code), ("page", page), ("node", "; ".join(filter(None, p.nodes)))]
+    for facet in FACETS:
+        value = getattr(p, facet)
+        rows.append((facet, value if isinstance(value, str) else "; ".join(value)))
+    rows += [("lists", "; ".join(p.lists)), ("status", p.status if p.status != "checked" else "")]
+    rows += [("headline", p.headline), ("here", f"{source.name}, {source.file}:{source.line}" if source else "not implemented yet")]
+    rows += [(r.kind, f"{_called(kb, r.target)} ({r.where})") for r in p.relations]
+    rows += [(_RELATION_OF.get(r.kind, f"{r.kind} of"), f"{_called(kb, q.key)} ({r.where})") for q, r in cited_by]
+    if p.tldr:
+        print(f"\n{printable(p.tldr)}")
+    print()
+    for name, value in rows:
+        if value:
+            print(f"{name:<12} {printable(value)}")
+    return 0
+
+
+def _called(kb, key: str) -> str:
+    return f"{kb[key].method} [{key}]"
+
+
+def tree(args) -> int:
+    kb = _kb(args)
+    root = kb.node(args.node).id if args.node.strip("/") else ""
+    papers = list(kb)
+    nodes = [n for n in kb.nodes if not root or n.id == root or n.id.startswith(root + "/")]
+    counts = {n.id: sum(p.within(n.id) for p in papers) for n in nodes}
+    ordered = _in_order(kb, root)
+    if args.json:
+        rows = [{"id": n.id, "label": n.label, "zh": n.zh, "about": n.about, "survey": n.survey} for n in ordered]
+        return _json([row | {"papers": counts[row["id"]]} for row in rows])
+    top = root.count("/")
+    for n in ordered:
+        label = n.zh if args.zh else n.label
+        print(printable(f"{'  ' * (n.depth - top)}{label}  {counts[n.id]}  ({n.id})"))
+    return 0
+
+
+def _in_order(kb, root: str) -> list:
+    """A node and all below it, parents first, siblings in display order."""
+    own = [kb.node(root)] if root else []
+    return own + [n for child in kb.children(root) for n in _in_order(kb, child.id)]
+
+
+def words(args) -> int:
+    kb = _kb(args)
+    if args.facet is not None and args.facet not in kb.facets:
+        raise UnknownWord("facet", args.facet, kb.facets)
+    facets = kb.facets if args.facet is None else {args.facet: kb.facets[args.facet]}
+    if args.json:
+        return _json(facets)
+    for facet, vocabulary in facets.items():
+        print(_bold(facet))
+        for word, about in vocabulary.items():
+            print(printable(f"  {word:<22} {about}"))
+    return 0
+
+
+def cite(args) -> int:
+    kb = _kb(args)
+    papers = list(dict.fromkeys(kb[name] for name in args.names))  # all names are looked up before any is printed
+    if args.json:
+        return _json([{"key": p.key, "bibtex": p.bibtex(args.full)} for p in papers])
+    print(printable("\n".join(p.bibtex(args.full) for p in papers), keep="\n"), end="")
+    return 0
+
+
+def founding(args) -> int:
+    kb = _kb(args)
+    if args.name is not None:
+        if args.name not in kb.lists:
+            raise UnknownName("list", args.name, kb.lists)
+        return _papers(kb.papers(lists=args.name), args, f"no paper is on the list {args.name}")
+    counts = {name: sum(name in p.lists for p in kb) for name in kb.lists}
+    if args.json:
+        return _json([{"name": n, "about": about, "papers": counts[n]} for n, about in kb.lists.items()])
+    for name, about in kb.lists.items():
+        print(printable(f"{name:<20} {counts[name]:>4}  {about}"))
+    return 0
+
+
+# ---------------------------------------------------------------- the models
+
+
+def _models(module: str):
+    """A module that needs PyTorch, imported only now."""
+    import importlib
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:
+        raise Mistake('this needs PyTorch; install it with: pip install "dynnotes[models]"')
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "dynnotes":
+            raise
+        raise Mistake(f'this needs {error.name}; install it with: pip install "dynnotes[models]"') from error
+
+
+def _implemented(args) -> list[str]:
+    """Keys of the implemented papers that `args.key` names: one paper, or (train) all of a folder."""
+    from . import registry
+
+    kb, have = _kb(args), registry.sources()
+    name = args.key.strip("/")
+    if args.command == "train" and name not in kb and any(n.id == name for n in kb.nodes):
+        if keys := [p.key for p in kb.papers(taxon=name) if p.key in have]:
+            return keys
+        raise Mistake(f"no paper in {name} is implemented yet; implemented: {', '.join(have) or 'none'}")
+    paper = kb[args.key]
+    if paper.key not in have:
+        raise Mistake(f"{paper.method} ({paper.key}) is not implemented yet; implemented: {', '.join(have) or 'none'}")
+    return [paper.key]
+
+
+def run(args) -> int:
+    if args.input is not None and args.images:
+        raise Mistake("give either --input N or image files, not both")
+    if args.input is not None and args.input < 0:
+        raise Mistake("--input counts from 0")
+    for path in args.images:
+        if not os.path.isfile(path):
+            raise Mistake(f"{path}: no such image file")
+    (args.key,) = _implemented(args)
+    return _models("dynnotes.learn.play").run_command(args)
+
+
+def train(args) -> int:
+    args.keys = _implemented(args)
+    if len(args.keys) == 1:
+        args.key = args.keys[0]
+    return _models("dynnotes.learn.train").train_command(args)
+
+
+# ---------------------------------------------------------------- the book
+
+
+def _site(page: str = "") -> str:
+    from .knowledge.about import url
+
+    return f"{url('Book')}/{page}" if url("Book") else ""
+
+
+def open_chapter(args) -> int:
+    """A page of the local book where it is built, else of the public one."""
+    address = _address(args)
+    if args.json:
+        return _json({"address": address})
+    print(printable(address))
+    if not args.only_print:
+        import webbrowser
+
+        if not webbrowser.open(address):
+            raise Mistake("no browser answered; open the address above yourself")
+    return 0
+
+
+def _address(args) -> str:
+    from .knowledge import index
+
+    kb, checkout = _kb(args), index.bibliography()
+    html = checkout.parent / "_build" / "html" if checkout else None
+    chapters = {_chapter(n): n for n in (index.chapters(checkout.parent) if checkout else kb.chapters)}
+    if not args.chapter:
+        page = ""
+    elif (wanted := _chapter(args.chapter)) in chapters:
+        page = chapters[wanted]
+    elif args.chapter in kb:
+        page = f"papers/{kb[args.chapter].key}.html"
+    else:
+        known = [*chapters, *(n for p in kb.entries for n in (p.key, p.method))]
+        raise UnknownName("chapter or paper", args.chapter, known)
+    if html and (local := html / (page or "index.html")).is_file():
+        return local.as_uri()
+    if address := _site(page):
+        return address
+    raise Mistake("the book is neither built here (make book) nor is its address known")
+
+
+def _chapter(name: str) -> str:
+    """`notebooks/03-early-exits.ipynb` and `early exits` are the same chapter."""
+    stem = re.sub(r"\.(ipynb|md|html)$", "", name.strip().rsplit("/", 1)[-1])
+    return re.sub(r"[\s_]+", "-", re.sub(r"^\d+-", "", stem)).casefold()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

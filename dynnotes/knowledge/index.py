@@ -1,0 +1,147 @@
+"""The index: the checked bibliography as one JSON file, so that a question costs neither BibTeX nor YAML.
+
+A wheel carries `index.json`. In a checkout, or for a bibliography of your own, it lives in the user's cache and is
+rebuilt when a .bib file, the taxonomy or this package's readers change. The cache is a convenience: unwritable,
+truncated or shared with another process, it never stops a query.
+"""
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+from .query import KnowledgeBase
+
+FORMAT = "dynnotes.index/1"
+HERE = Path(__file__).parent
+BUNDLED = HERE / "index.json"
+CHECKOUT = HERE.parent.parent / "bib"
+_READERS = ("bibtex.py", "check.py", "index.py", "latex.py", "names.py", "problems.py", "schema.py", "taxonomy.py")
+_SHAPE = {"papers": list, "taxonomy": dict, "stamps": list, "digest": str, "read": int}
+_SETTLED = 2_000_000_000  # ns; a file changed less than this before it was read may change again within one tick
+
+
+def bibliography() -> Path | None:
+    """The checkout's bib folder, or None where the package is installed."""
+    return CHECKOUT if (CHECKOUT / "taxonomy.yml").is_file() else None
+
+
+def cache_dir() -> Path | None:
+    """DYNNOTES_CACHE, else dynnotes in XDG_CACHE_HOME, else ~/.cache/dynnotes; None for a user without a home."""
+    if own := os.environ.get("DYNNOTES_CACHE"):
+        return Path(own)
+    base = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    return base / "dynnotes" if base.is_absolute() else None
+
+
+def stamp(bib: Path) -> list[list]:
+    """[name, size, mtime in ns] of everything the index depends on, in a fixed order."""
+    files = [("bib/" + p.relative_to(bib).as_posix(), p) for p in sorted(bib.rglob("*.bib"))]
+    files += [("bib/taxonomy.yml", bib / "taxonomy.yml")] if (bib / "taxonomy.yml").is_file() else []
+    files += [*(("reader/" + name, HERE / name) for name in _READERS)]
+    found = []
+    for name, path in files:
+        info = path.stat()
+        found.append([name, info.st_size, info.st_mtime_ns])
+    return found
+
+
+def _digest(bib: Path, stamps: list[list]) -> str:
+    """Hash of the contents of the stamped files, so that a fresh checkout or a `touch` rebuilds nothing."""
+    total = hashlib.sha256()
+    for name, _, _ in stamps:
+        folder, _, rest = name.partition("/")
+        data = ((bib if folder == "bib" else HERE) / rest).read_bytes()
+        total.update(f"{name}\0{len(data)}\0".encode() + data)
+    return total.hexdigest()
+
+
+def build(bib: Path) -> dict:
+    """The index of a bibliography, read and checked afresh. Raises BibliographyError."""
+    from .check import read_bibliography
+
+    read = time.time_ns()
+    stamps = stamp(bib)
+    digest = _digest(bib, stamps)  # before the reading: a file changed meanwhile leaves a stale digest, never a false one
+    return {"format": FORMAT, "read": read, "stamps": stamps, "digest": digest} | read_bibliography(bib)
+
+
+def knowledge_base(bib: Path | None) -> KnowledgeBase:
+    """The literature of a folder, or (None) of the index in the wheel; cached where the user's cache can be written.
+
+    Raises BibliographyError for a bibliography with problems, FileNotFoundError where there is none.
+    """
+    if bib is None:
+        if found := _read(BUNDLED):
+            return found[1]
+        raise FileNotFoundError(f"{BUNDLED} is missing or damaged; install dynnotes again")
+    if not (bib / "taxonomy.yml").is_file():
+        raise FileNotFoundError(f"{bib / 'taxonomy.yml'}: no such file; a bibliography needs one beside its .bib files")
+    path = _cache_path(bib)
+    if path and (found := _read(path)):
+        index, kb = found
+        stamps, now = stamp(bib), time.time_ns()
+        settled = all(changed < index["read"] - _SETTLED for _, _, changed in stamps)
+        if stamps == index["stamps"] and settled:
+            return kb
+        if [s[0] for s in stamps] == [s[0] for s in index["stamps"]] and _digest(bib, stamps) == index["digest"]:
+            _write(path, index | {"stamps": stamps, "read": now})
+            return kb
+    index = build(bib)
+    if path:
+        _write(path, index)
+    return KnowledgeBase(index)
+
+
+def _cache_path(bib: Path) -> Path | None:
+    folder = cache_dir()
+    if folder is None:
+        return None
+    return folder / f"index-{hashlib.sha256(os.fsencode(bib.resolve())).hexdigest()[:16]}.json"
+
+
+def _read(path: Path) -> tuple[dict, KnowledgeBase] | None:
+    """An index file, or None where it is missing, truncated, of another format or otherwise not one of ours."""
+    try:
+        index = json.loads(path.read_bytes())
+        if index["format"] != FORMAT or not all(isinstance(index[k], t) for k, t in _SHAPE.items()):
+            return None
+        return index, KnowledgeBase(index)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None  # whatever is in the file, the .bib files say it again
+
+
+def write_index(path: Path, index: dict) -> None:
+    """Write an index whole or not at all: readers see the old file or the new one. Raises OSError."""
+    import tempfile  # 10 ms, and only needed when something changed
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(index, file, ensure_ascii=False, separators=(",", ":"))
+        os.chmod(name, 0o644)  # mkstemp makes it private, which a wheel must not be
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _write(path: Path, index: dict) -> None:
+    try:
+        write_index(path, index)
+    except OSError:
+        return  # no cache: the next process reads the .bib files again, and nothing else is lost
+
+
+def bundle(bib: Path, path: Path) -> None:
+    """The index for a wheel: no times and no machine's paths, so the same bibliography gives the same bytes."""
+    index = build(bib) | {"read": 0, "stamps": [], "chapters": chapters(bib.parent)}
+    write_index(path, index)
+
+
+def chapters(root: Path) -> list[str]:
+    """Pages of the book's hand-written chapters, relative to its root: `notebooks/03-early-exits.html`."""
+    found = [*sorted(root.glob("book/**/*.md")), *sorted(root.glob("notebooks/*.ipynb"))]
+    return [p.relative_to(root).with_suffix(".html").as_posix() for p in found]
