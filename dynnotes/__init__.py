@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["load", "load_model", "__version__"]
+__all__ = ["__version__", "load", "load_model"]
 _loaded: dict = {}
 
 

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 
-from .knowledge.problems import BibliographyError, nearest, printable
+from .knowledge.problems import BibliographyError, printable
 from .knowledge.query import UnknownName, UnknownWord
 from .knowledge.schema import FACETS
 
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     raw = argparse.RawDescriptionHelpFormatter
     top = argparse.ArgumentParser(
-        prog="dynnotes", description="Dynamic neural networks: literature and code.", epilog=EXAMPLES, formatter_class=raw
+        prog="dynnotes", description="Dynamic neural networks, papers and code.", epilog=EXAMPLES, formatter_class=raw
     )
     top.add_argument("--version", action="store_true", help="print the version")
     top.add_argument("--bib", metavar="DIR", help="a folder of .bib files with a taxonomy.yml, instead of the own one")
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     sub = command("find", find, "papers by words and facets", "--decision gating,policy --since 2018")
-    sub.add_argument("words", nargs="*", metavar="WORD", help="all must occur in title, names, authors, venue or summary")
+    sub.add_argument("words", nargs="*", metavar="WORD", help="must occur in title, names, authors or summary")
     sub.add_argument("--taxon", action="append", metavar="NODE", help="at or below this node of the tree")
     for facet in FACETS:
         sub.add_argument(f"--{facet}", action="append", metavar="WORD", help="any of these words")
@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("images", nargs="*", metavar="IMAGE", help="image files, instead of --input")
     sub.add_argument("--input", type=int, metavar="N", help="the N-th input of the model's own task")
     sub.add_argument("--budget", type=float, metavar="V", help="the value of the model's one knob")
-    sub.add_argument("--execute", choices=("sparse", "dense"), default="sparse", help="skip for real, or compute all and select")
+    sub.add_argument("--execute", choices=("sparse", "dense"), default="sparse", help="skip, or compute all and select")
     sub.add_argument("--trace", metavar="FILE", help="write the trace that the gate theatre plays")
 
     sub = command("train", train, "train a paper's recipe and write its results", "ConvNet-AIG --seeds 3")
@@ -170,7 +170,7 @@ def _json_escape(match: re.Match) -> str:
 
 
 def _bold(text: str) -> str:
-    plain = "NO_COLOR" in os.environ and os.environ["NO_COLOR"] or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb"
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty()
     return text if plain else f"\x1b[1m{text}\x1b[0m"
 
 
@@ -243,7 +243,8 @@ def show(args) -> int:
         value = getattr(p, facet)
         rows.append((facet, value if isinstance(value, str) else "; ".join(value)))
     rows += [("lists", "; ".join(p.lists)), ("status", p.status if p.status != "checked" else "")]
-    rows += [("headline", p.headline), ("here", f"{source.name}, {source.file}:{source.line}" if source else "not implemented yet")]
+    here = f"{source.name}, {source.file}:{source.line}" if source else "not implemented yet"
+    rows += [("headline", p.headline), ("here", here)]
     rows += [(r.kind, f"{_called(kb, r.target)} ({r.where})") for r in p.relations]
     rows += [(_RELATION_OF.get(r.kind, f"{r.kind} of"), f"{_called(kb, q.key)} ({r.where})") for q, r in cited_by]
     if p.tldr:

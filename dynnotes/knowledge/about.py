@@ -1,4 +1,4 @@
-"""Version and public addresses. They stand in pyproject.toml alone: read there in a checkout, else from the metadata."""
+"""Version and public addresses. They stand in pyproject.toml alone; an installed package has them as metadata."""
 
 import functools
 from pathlib import Path

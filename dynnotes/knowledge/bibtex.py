@@ -86,12 +86,17 @@ def parse(text: str, file: str) -> tuple[list[Entry], set[str], list[Problem]]:
             remedy = "check its braces, quotes and commas"
             problems.append(Problem(file, line, f"{what} ({reason.rstrip('. ')})", remedy))
         elif isinstance(block, model.ImplicitComment) and not after_failure:
-            if lost := _LOST.search(block.comment):
-                line += block.comment[: lost.start()].count("\n")
-                what = f"text outside any entry ({lost[0].strip()[:40]!r})"
-                problems.append(Problem(file, line, what, "mend the entry it belongs to, or start the line with %"))
+            _report_lost(block.comment, file, line, problems)
         after_failure = isinstance(block, model.ParsingFailedBlock)
     return entries, broken, problems
+
+
+def _report_lost(comment: str, file: str, line: int, problems: list[Problem]) -> None:
+    """Text between entries is a comment to BibTeX; report it where it looks like a piece of an entry."""
+    if lost := _LOST.search(comment):
+        line += comment[: lost.start()].count("\n")
+        what = f"text outside any entry ({lost[0].strip()[:40]!r})"
+        problems.append(Problem(file, line, what, "mend the entry it belongs to, or start the line with %"))
 
 
 def _entry(block, file: str, strings: dict[str, str], problems: list[Problem]) -> Entry:

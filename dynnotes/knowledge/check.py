@@ -101,7 +101,8 @@ def _record(entry: Entry, taxonomy: Taxonomy | None, problems: list[Problem]) ->
     for name in LINKS:
         record[name] = re.sub(r"\\([%_&#~])", r"\1", get.raw(name))
         if record[name] and not _LINK.fullmatch(record[name]):
-            get.wrong(name, f"{name} '{record[name]}' is not a web address", "start it with https:// and leave no spaces")
+            what = f"{name} '{record[name]}' is not a web address"
+            get.wrong(name, what, "start it with https:// and leave no spaces")
     for name in OURS:
         record[name] = get.many(name) if name in MANY else get.text(name)
     record["relations"] = _relations(get, relations)
@@ -192,9 +193,10 @@ def _relations(get: _Fields, kinds: tuple[str, ...]) -> list[list[str]]:
     found = []
     for kind in kinds:
         for part in get.many(kind):
-            target, colon, where = (s.strip() for s in part.partition(":"))
+            target, _, where = (s.strip() for s in part.partition(":"))
             if not where:
-                get.wrong(kind, f"{kind} {target or '(nothing)'} without a place", f"write `{target}: where it says so`")
+                what = f"{kind} {target or '(nothing)'} without a place"
+                get.wrong(kind, what, f"write `{target or 'key'}: where it says so`")
             if [kind, target] in [f[:2] for f in found]:
                 get.wrong(kind, f"{kind} {target} twice", "join the two")
             found.append([kind, target, where])
@@ -250,7 +252,8 @@ def _check_relations(records: list[dict], lines: dict, broken: set[str], problem
                     problems.append(Problem(*at, f"{record['key']}: {kind} unknown key '{target}'",
                                             _key_remedy(target, by_key)))  # fmt: skip
             elif kind in ("extends", "improves") and record["year"] and first_year(by_key[target]) > record["year"]:
-                what = f"{record['key']} ({record['year']}) {kind} {target}, which appeared in {first_year(by_key[target])}"
+                later = f"{target}, which appeared in {first_year(by_key[target])}"
+                what = f"{record['key']} ({record['year']}) {kind} {later}"
                 problems.append(Problem(*at, what, "turn the relation round, or correct a year"))
     for circle in _circles({r["key"]: [t for k, t, _ in r["relations"] if k == "extends"] for r in records}):
         record = by_key[circle[0]]

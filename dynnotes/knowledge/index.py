@@ -5,10 +5,10 @@ rebuilt when a .bib file, the taxonomy or this package's readers change. The cac
 truncated or shared with another process, it never stops a query.
 """
 
-import hashlib
 import json
 import os
 import time
+import zlib
 from pathlib import Path
 
 from .query import KnowledgeBase
@@ -49,6 +49,8 @@ def stamp(bib: Path) -> list[list]:
 
 def _digest(bib: Path, stamps: list[list]) -> str:
     """Hash of the contents of the stamped files, so that a fresh checkout or a `touch` rebuilds nothing."""
+    import hashlib  # 3 ms, and only needed when something changed
+
     total = hashlib.sha256()
     for name, _, _ in stamps:
         folder, _, rest = name.partition("/")
@@ -63,7 +65,7 @@ def build(bib: Path) -> dict:
 
     read = time.time_ns()
     stamps = stamp(bib)
-    digest = _digest(bib, stamps)  # before the reading: a file changed meanwhile leaves a stale digest, never a false one
+    digest = _digest(bib, stamps)  # before the reading: a file that changes meanwhile makes it stale
     return {"format": FORMAT, "read": read, "stamps": stamps, "digest": digest} | read_bibliography(bib)
 
 
@@ -98,7 +100,7 @@ def _cache_path(bib: Path) -> Path | None:
     folder = cache_dir()
     if folder is None:
         return None
-    return folder / f"index-{hashlib.sha256(os.fsencode(bib.resolve())).hexdigest()[:16]}.json"
+    return folder / f"index-{zlib.crc32(os.fsencode(bib)):08x}-{bib.parent.name}.json"
 
 
 def _read(path: Path) -> tuple[dict, KnowledgeBase] | None:

@@ -13,7 +13,6 @@ from .problems import nearest
 from .schema import MANY
 
 
-
 class UnknownName(KeyError):
     """A paper, taxon, list or chapter that isn't there; `nearest` holds the names most like it."""
 

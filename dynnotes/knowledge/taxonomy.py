@@ -89,8 +89,8 @@ def read_taxonomy(text: str, file: str) -> tuple[Taxonomy | None, list[Problem]]
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
-        problem = Problem(file, mark.line + 1 if mark else 1, f"not YAML ({what})", "mend the line (quotes, indentation)")
-        return None, [problem]
+        line = mark.line + 1 if mark else 1
+        return None, [Problem(file, line, f"not YAML ({what})", "mend the line (quotes, indentation)")]
     if root is None:
         return None, [Problem(file, 1, "empty taxonomy", f"write the sections {', '.join(_SECTIONS)}")]
 
