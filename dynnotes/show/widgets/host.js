@@ -33,7 +33,7 @@
 
   function style() {
     const href = beside("theatre.css");
-    if ([...document.styleSheets].some((s) => s.href === href)) return Promise.resolve();
+    if ([...document.styleSheets].some((s) => s.href && s.href.split("?")[0] === href)) return Promise.resolve();
     const link = document.createElement("link");
     link.rel = "stylesheet";
     link.href = href;

@@ -114,7 +114,7 @@ function gridOf(kind, units, shape, n) {
     return kind === "expert" ? { rows: cols, cols: rows, turned: true } : { rows, cols, turned: false };
   }
   if (kind === "token" || kind === "frame" || kind === "step" || n <= 16) return { rows: 1, cols: n, turned: false };
-  const rows = Math.ceil(n / 32);
+  const rows = Math.ceil(n / (n <= 128 ? 16 : 32));
   return { rows, cols: Math.ceil(n / rows), turned: false };
 }
 
@@ -202,6 +202,14 @@ export function read(trace) {
   return show;
 }
 
+// How many units this input has: sentences are padded to the longest of the batch, and padding is nothing to look at.
+function present(show, d, b) {
+  const words = show.inputs[b].words;
+  if (!words || (d.kind !== "token" && d.kind !== "expert")) return d.n;
+  const each = d.kind === "expert" ? (d.grid.turned ? d.grid.rows : d.n) : 1;
+  return Math.min(d.n, words.length * each);
+}
+
 // What one sample ran at one budget: per decision the share that ran and its cost; `fixed` is the rest (stem and head).
 function bill(show, v, b) {
   const spent = show.budgets[v].spent[b];
@@ -255,17 +263,22 @@ function tell(show, v, b, i) {
     const cost = `its stage cost ${macs(costs[i])} MACs`;
     return i === left ? { state: "left", short: "left here", long: `left here; ${cost}` } : { state: "passed", short: "went on", long: `went on; ${cost}` };
   }
+  const n = present(show, d, b);
   let sum = 0;
-  for (let k = 0; k < d.n; k++) sum += d.value(v, b, k);
-  const cost = `${macs(costs[i])} of ${macs(d.total)} MACs`;
+  let total = 0;
+  for (let k = 0; k < n; k++) {
+    sum += d.value(v, b, k);
+    total += d.price(k);
+  }
+  const cost = `${macs(costs[i])} of ${macs(total)} MACs`;
   if (d.n === 1 && d.hard) {
     const on = sum >= 0.5;
     return { state: on ? "on" : "off", short: on ? "ran" : "skipped", long: on ? `ran, ${macs(costs[i])} MACs` : `skipped, saves ${macs(d.total)} MACs` };
   }
   if (d.kind === "expert") {
-    const tokens = d.grid.turned ? d.grid.cols : 1;
+    const experts = d.grid.turned ? d.grid.rows : d.n;
+    const tokens = n / experts;
     const per = tidy(sum / tokens);
-    const experts = d.n / tokens;
     let busiest = 0;
     const load = Array.from({ length: experts }, (_, e) => {
       let s = 0;
@@ -275,20 +288,20 @@ function tell(show, v, b, i) {
     load.forEach((s, e) => { if (s > load[busiest]) busiest = e; });
     const chosen = load.flatMap((s, e) => (s >= 0.5 ? [e + 1] : []));
     const who = tokens > 1 ? `busiest is expert ${busiest + 1}` : `expert${chosen.length === 1 ? "" : "s"} ${chosen.join(", ") || "none"}`;
-    return { state: "part", short: tokens > 1 ? `${per} of ${experts} each` : `${per} of ${experts}`, long: `${per} of ${experts} experts${tokens > 1 ? " per token" : ""}, ${who}; ${cost}` };
+    return { state: "part", short: `${per} of ${experts}`, long: `${per} of ${experts} experts${tokens > 1 ? " per token" : ""}, ${who}; ${cost}` };
   }
-  if (!d.hard) return { state: "part", short: `mean ${(sum / d.n).toFixed(2)}`, long: `mean weight ${(sum / d.n).toFixed(2)} over ${plural(d.n, NOUN[d.kind] || "unit")}; ${cost}` };
-  const state = sum === 0 ? "off" : sum === d.n ? "on" : "part";
+  if (!d.hard) return { state: "part", short: `mean ${(sum / n).toFixed(2)}`, long: `mean weight ${(sum / n).toFixed(2)} over ${plural(n, NOUN[d.kind] || "unit")}; ${cost}` };
+  const state = sum === 0 ? "off" : sum === n ? "on" : "part";
   const noun = NOUN[d.kind] || "unit";
-  const share = d.kind === "pixel" ? percent(sum / d.n) : `${Math.round(sum)} of ${d.n}`;
-  return { state, short: share, long: `${Math.round(sum)} of ${plural(d.n, noun)} ${d.kind === "token" ? "kept" : "on"} (${percent(sum / d.n)}), ${cost}` };
+  const share = d.kind === "pixel" ? percent(sum / n) : `${Math.round(sum)} of ${n}`;
+  return { state, short: share, long: `${Math.round(sum)} of ${plural(n, noun)} ${d.kind === "token" ? "kept" : "on"} (${percent(sum / n)}), ${cost}` };
 }
 
 // One cell of a decision, for the pointer.
 function tellCell(show, v, b, i, row, col) {
   const d = show.decisions[i];
   const k = d.grid.turned ? col * d.grid.rows + row : row * d.grid.cols + col;
-  if (k < 0 || k >= d.n) return "";
+  if (k < 0 || k >= present(show, d, b)) return "";
   const on = d.hard ? (d.value(v, b, k) ? "on" : "off") : d.value(v, b, k).toFixed(2);
   const words = show.inputs[b].words;
   if (d.kind === "expert" && d.grid.turned) return `token ${col + 1}${words && words[col] !== undefined ? ` “${words[col]}”` : ""}, expert ${row + 1}: ${on}`;
@@ -310,13 +323,15 @@ export function summary(show, v, b) {
     let all = 0;
     for (const d of show.decisions) {
       if (d.kind !== kind) continue;
-      all += d.n;
-      for (let k = 0; k < d.n; k++) on += d.value(v, b, k);
+      const n = present(show, d, b);
+      all += n;
+      for (let k = 0; k < n; k++) on += d.value(v, b, k);
     }
     if (kind === "exit") parts.push("no exit taken");
     else if (kind === "layer") parts.push(`ran ${Math.round(on)} of ${plural(all, "layer")}`);
     else if (kind === "expert") parts.push(`ran ${percent(on / all)} of expert calls`);
     else if (kind === "pixel") parts.push(`computed ${percent(on / all)} of pixels`);
+    else if (kind === "weights") parts.push(`mixed ${plural(all, "weight")}`);
     else if (kind === "token") parts.push(`kept ${percent(on / all)} of tokens`);
     else parts.push(`used ${percent(on / all)} of ${NOUN[kind] ? NOUN[kind].replace(/s$/, "") + "s" : kind + " units"}`);
   }
@@ -363,9 +378,9 @@ function picture(pixels) {
 const LEVELS = 4; // soft gates are drawn in four strengths
 
 // A grid of cells as one path per strength: crisp at any size and coloured by CSS alone.
-function cells(d) {
+function cells(show, d) {
   const { rows, cols } = d.grid;
-  const gap = cols > 40 || rows > 16 ? 0 : 0.08;
+  const gap = cols > 40 || rows > 10 ? 0 : 0.08;
   const levels = [];
   const node = svg("svg", { class: "dt-grid", viewBox: `0 0 ${cols} ${rows}`, "aria-hidden": "true", focusable: "false" });
   for (let s = 0; s <= LEVELS; s++) levels.push(node.appendChild(svg("path", { class: s ? `dt-cell-on dt-level-${s}` : "dt-cell-off" })));
@@ -374,9 +389,11 @@ function cells(d) {
   if (bars) node.setAttribute("preserveAspectRatio", "none");
   const barOf = (x, value) => `M${x + 0.1} 1h0.8V${(1 - value).toFixed(3)}h-0.8z`;
   const box = (x, y) => `M${(x + gap).toFixed(2)} ${(y + gap).toFixed(2)}h${(1 - 2 * gap).toFixed(2)}v${(1 - 2 * gap).toFixed(2)}h-${(1 - 2 * gap).toFixed(2)}z`;
+  if (!gap) node.classList.add("dt-crisp");
   const update = (v, b) => {
     const paths = levels.map(() => []);
-    for (let k = 0; k < d.n; k++) {
+    const n = present(show, d, b);
+    for (let k = 0; k < n; k++) {
       const [row, col] = d.grid.turned ? [k % rows, Math.floor(k / rows)] : [Math.floor(k / cols), k % cols];
       const value = d.value(v, b, k);
       if (bars) {
@@ -388,7 +405,7 @@ function cells(d) {
   };
   const fit = (width, height, most) => {
     const cell = Math.min(width / cols, height / rows, most);
-    const size = cell >= 1 ? Math.floor(cell) : cell;
+    const size = cell >= 3 ? Math.floor(cell) : cell >= 1 ? Math.floor(2 * cell) / 2 : cell;
     node.setAttribute("width", size * cols);
     node.setAttribute("height", bars ? Math.min(height, 40) : size * rows);
   };
@@ -449,25 +466,29 @@ function side(show, id, role, hooks) {
   const sentence = make("p", "dt-summary");
   const head = make("div", "dt-side-head", title, strip);
   const left = make("div", "dt-left", scene, mask, verdict, traits);
-  const cost = make("div", "dt-cost", make("div", "dt-cost-line", spentNow, shareNow), bar, legend, sentence);
+  const cost = make("div", "dt-cost", make("div", "dt-cost-line", spentNow, shareNow, legend), bar, sentence);
   root.append(head, make("div", "dt-body", left, path), cost);
 
   const rowsFit = show.decisions.reduce((sum, d) => sum + (isGrid(d) ? Math.max(26, Math.min(60, d.grid.rows * 8)) : 22), 0) <= 900 && show.decisions.length <= 24;
   path.classList.add(rowsFit ? "dt-rows" : "dt-tiles");
+  const longest = Math.max(0, ...show.decisions.map((d) => d.name.length));
+  path.style.setProperty("--dt-name", `${Math.min(106, Math.max(54, Math.ceil(6.9 * longest)))}px`);
+  path.style.setProperty("--dt-tile", `${Math.min(26, Math.max(8, Math.floor(250 / Math.sqrt(show.decisions.length || 1)) - 4))}px`);
   const dearest = Math.max(1, ...show.decisions.map((d) => (d.kind === "exit" ? d.stage : d.total)));
   const units = show.decisions.map((d, i) => {
     const button = make("button", "dt-unit");
     button.type = "button";
     button.tabIndex = i === 0 ? 0 : -1;
-    const spine = make("span", "dt-spine", make("span", "dt-dot"));
+    const flow = svg("path", { class: "dt-flow" });
+    const spine = make("span", "dt-spine", svg("svg", { viewBox: "0 0 18 100", preserveAspectRatio: "none", "aria-hidden": "true", focusable: "false" }, flow), make("span", "dt-dot"));
     const name = make("span", "dt-name", d.name);
     const state = make("span", "dt-state");
     const drawing = make("span", "dt-drawing");
     const price = make("span", "dt-price");
     let grid = null;
     if (isGrid(d)) {
-      grid = cells(d);
-      if (rowsFit) grid.fit(150, d.kind === "pixel" ? 58 : 64, d.kind === "pixel" ? 8 : 11);
+      grid = cells(show, d);
+      if (rowsFit) grid.fit(126, Math.min(84, Math.max(22, Math.floor(244 / show.decisions.length) - 3)), 11);
       else grid.fit(44, 44, 8);
       drawing.append(grid.node);
     } else {
@@ -492,7 +513,7 @@ function side(show, id, role, hooks) {
     };
     const item = make("li", `dt-item dt-kind-${/^[a-z]+$/.test(d.kind) ? d.kind : "other"}`, button);
     path.append(item);
-    return { item, button, state, price, grid };
+    return { item, button, state, price, grid, flow };
   });
   if (!units.length) path.replaceWith(make("p", "dt-empty", "This trace has no decisions: every input runs the whole network."));
   path.addEventListener("keydown", (event) => {
@@ -559,7 +580,7 @@ function side(show, id, role, hooks) {
   function cover(v, b, depth, pointed) {
     const i = layered(v, b, depth, pointed);
     const d = show.decisions[i];
-    mask.textContent = d && overlay ? `over the picture: ${d.name}` : "";
+    mask.textContent = d && overlay ? `${d.kind === "place" ? "glimpses" : "mask"} of ${d.name}` : "";
     if (overlay) {
       let veil = "";
       let edge = "";
@@ -612,12 +633,20 @@ function side(show, id, role, hooks) {
     const bill = show.bill(v, b);
     paint(b);
     radios.forEach((r, i) => { r.checked = i === b; });
+    const thumb = radios[b].parentNode;
+    if (thumb.offsetLeft < strip.scrollLeft || thumb.offsetLeft + thumb.offsetWidth > strip.scrollLeft + strip.clientWidth)
+      strip.scrollLeft = thumb.offsetLeft - (strip.clientWidth - thumb.offsetWidth) / 2;
     const compare = input.hard === null || rival.hard === null ? 0 : Math.sign(input.hard - rival.hard);
     title.textContent = compare < 0 ? "Easier input" : compare > 0 ? "Harder input" : role === "left" ? "Left input" : "Right input";
+    const all = units.map((_, i) => tell(show, v, b, i));
+    const around = (i) => all[i] !== undefined && all[i].state === "off";
     for (const [i, u] of units.entries()) {
-      const told = tell(show, v, b, i);
+      const told = all[i];
+      // the line runs through what was computed and bends around what was skipped
+      const [x0, x1] = [around(i - 1) ? 3 : 9, around(i + 1) ? 3 : 9];
+      u.flow.setAttribute("d", around(i) ? `M${x0} 0C${x0} 22 3 18 3 42V58C3 82 ${x1} 78 ${x1} 100` : told.state === "left" ? "M9 0V50" : "M9 0V100");
       const played = i < depth;
-      u.item.className = u.item.className.replace(/ dt-(is|now|future)\S*/g, "") + ` dt-is-${told.state}${played ? "" : " dt-future"}${i === depth - 1 && depth < units.length ? " dt-now" : ""}`;
+      u.item.className = u.item.className.replace(/ dt-(is|now|future)\S*/g, "") + ` dt-is-${told.state}${played || (told.state === "ghost" && depth > bill.left) ? "" : " dt-future"}${i === depth - 1 && depth < units.length ? " dt-now" : ""}`;
       u.state.textContent = told.short;
       u.price.textContent = macs(bill.costs[i]);
       u.button.setAttribute("aria-label", `${show.decisions[i].name}: ${told.long}`);
@@ -635,15 +664,15 @@ function side(show, id, role, hooks) {
     gatedBar.style.width = `${(now - bill.fixed) * scale}%`;
     legend.replaceChildren(
       make("span", "dt-key dt-key-fixed", `stem and head ${macs(bill.fixed)}`),
-      make("span", "dt-key dt-key-gated", `decided ${macs(now - bill.fixed)}${bill.scaled ? " (prices interact: scaled to the bill)" : ""}`),
+      make("span", "dt-key dt-key-gated", bill.scaled ? "decided, scaled to the bill" : "decided"),
     );
     const right = show.budgets[v].correct[b] >= 0.5;
     const guess = show.name(show.budgets[v].predicted[b]);
     const truth = input.label === undefined ? "" : show.name(input.label);
     verdict.className = `dt-verdict ${done ? (right ? "dt-right" : "dt-wrong") : "dt-open"}`;
     verdict.replaceChildren(
-      make("span", "dt-guess", done ? guess : "…"),
-      make("span", "dt-judged", done ? (right ? "✓ correct" : `✗ wrong${truth ? `, it is ${truth}` : ""}`) : "computing"),
+      make("span", `dt-guess${guess.length > 2 ? " dt-guess-word" : ""}`, done ? guess : "…"),
+      make("span", "dt-judged", done ? (right ? "✓ correct" : "✗ wrong") : "computing", ...(done && !right && truth ? [make("span", "dt-truth", `it is ${truth}`)] : [])),
     );
     sentence.textContent = done ? summary(show, v, b) : `After ${plural(depth, "decision")} of ${units.length}.`;
     if (input.pixels) scene.setAttribute("aria-label", `Input ${b + 1}${truth ? `: ${truth}` : ""}`);
@@ -672,9 +701,10 @@ function curve(show) {
     return (v) => (z > a ? low + ((v - a) / (z - a)) * (high - low) : (low + high) / 2);
   };
   const sx = scale(xs, 8, W - 8);
-  const sy = scale(ys, H - 8, 8);
+  const sy = scale(ys, H - 7, 17);
   const node = svg("svg", { class: "dt-curve", viewBox: `0 0 ${W} ${H}`, width: W, height: H, "aria-hidden": "true", focusable: "false" });
   node.append(svg("path", { class: "dt-axis", d: `M1 1V${H - 1}H${W - 1}` }));
+  node.append(svg("text", { x: 5, y: 8 }, "accuracy"), svg("text", { x: W - 2, y: H - 5, "text-anchor": "end" }, "MACs"));
   const order = xs.map((_, i) => i).sort((a, b) => xs[a] - xs[b]);
   node.append(svg("polyline", { class: "dt-line", points: order.map((i) => `${sx(xs[i]).toFixed(1)},${sy(ys[i]).toFixed(1)}`).join(" ") }));
   for (const i of order) node.append(svg("circle", { class: "dt-spot", cx: sx(xs[i]), cy: sy(ys[i]), r: 2 }));
