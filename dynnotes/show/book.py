@@ -1,0 +1,201 @@
+"""The Sphinx extension of the book: generated pages, directives, offline scripts, Plotly output.
+
+Building the book needs no step beforehand: when Sphinx starts, this module
+1. writes `papers/KEY.md` for every paper of the knowledge base (git ignores them) and removes pages of papers that left;
+2. stages the scripts that live elsewhere (plotly.min.js in its wheel, the widgets beside their Python) for `_static/`;
+3. hands every `.bib` file to sphinxcontrib-bibtex, so that `{cite}` works in pages and notebooks.
+
+Directives: `{field-map}`, `{field-facts}`, `{theatre} KEY`.
+"""
+
+import json
+import shutil
+from importlib import resources
+from pathlib import Path
+
+from docutils import nodes
+
+from dynnotes import registry
+
+from . import figures, pages
+
+PLOTLY = "application/vnd.plotly.v1+json"
+
+
+class PlotlyMime:
+    """Puts the JSON of a notebook's Plotly figure into the page (found by myst-nb through its entry point)."""
+
+    mime_priority_overrides = [("html", PLOTLY, 1), ("dirhtml", PLOTLY, 1), ("linkcheck", PLOTLY, 1)]
+
+    @staticmethod
+    def handle_mime(renderer, data, inline):
+        if inline or data.mime_type != PLOTLY:
+            return None
+        figure = data.content if isinstance(data.content, dict) else json.loads(data.content)
+        return [nodes.raw("", figures.embed(figure, figures.label_of(figure)), format="html")]
+
+
+def _root(app) -> Path:
+    return Path(app.confdir)
+
+
+def _kb(app):
+    """The knowledge base, read once per build; a fault in it stops the build with its own message, not a traceback."""
+    if not hasattr(app, "dynnotes_kb"):
+        from sphinx.errors import ExtensionError
+
+        import dynnotes
+        from dynnotes.knowledge.problems import BibliographyError
+
+        try:
+            app.dynnotes_kb = dynnotes.load(_root(app) / "bib")
+        except BibliographyError as fault:
+            raise ExtensionError(str(fault)) from None
+    return app.dynnotes_kb
+
+
+def _read(path: Path, version: str) -> dict | None:
+    """A JSON file of ours, or None when there is no such file. Raises ExtensionError naming the file and the remedy."""
+    from sphinx.errors import ExtensionError
+
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as fault:
+        raise ExtensionError(f"{path}: not JSON ({fault}); write it again with `dynnotes train`") from None
+    found = str(content.get("format")) if isinstance(content, dict) else "no format"
+    if found != version:
+        remedy = "write it again with `dynnotes train`"
+        raise ExtensionError(f"{path}: format is {found!r}, this book reads {version!r}; {remedy}")
+    return content
+
+
+def configure(app, config):
+    """`.bib` files, staged scripts, and generated pages let past `only_build_toc_files`."""
+    root = _root(app)
+    config.exclude_patterns = [p for p in config.exclude_patterns if not p.startswith("papers/")]
+    config.bibtex_bibfiles = sorted(p.relative_to(root).as_posix() for p in (root / "bib").rglob("*.bib"))
+
+    from .widgets.theatre import write_assets
+
+    staged = Path(app.outdir).parent / "staged"
+    write_assets(staged / "dynnotes")
+    with resources.as_file(resources.files("plotly") / "package_data" / "plotly.min.js") as source:
+        shutil.copy2(source, staged / "dynnotes" / "plotly.min.js")
+    config.html_static_path = [*config.html_static_path, str(staged)]
+
+
+def generate(app):
+    """Write the page of every paper, touching only those that changed."""
+    root, kb, sources = _root(app), _kb(app), registry.sources()
+    folder = root / "papers"
+    folder.mkdir(exist_ok=True)
+    options = app.config.html_theme_options
+    stale = set(folder.glob("*.md"))
+    for paper in kb:
+        page = folder / f"{paper.key}.md"
+        body = pages.paper_page(
+            paper,
+            kb,
+            source=sources.get(paper.key),
+            result=_read(root / "results" / f"{paper.key}.json", "dynnotes.results/1"),
+            trace=_read(root / "assets" / "traces" / f"{paper.key}.json", "dynnotes.trace/1"),
+            repository=options.get("repository_url", ""),
+            branch=options.get("repository_branch", "main"),
+        )
+        if not page.is_file() or page.read_text(encoding="utf-8") != body:
+            page.write_text(body, encoding="utf-8")
+        stale.discard(page)
+    for page in stale:
+        page.unlink()
+
+
+def _directives(app):
+    from sphinx.util.docutils import SphinxDirective
+
+    class Generated(SphinxDirective):
+        """A directive whose body comes from the knowledge base; its page is read again when the literature changes."""
+
+        def run(self):
+            root = _root(self.env.app)
+            for path in (root / "bib").rglob("*.*"):
+                self.env.note_dependency(str(path))
+            return [nodes.raw("", self.html(), format="html")]
+
+    class FieldMap(Generated):
+        def html(self):
+            return pages.field_map(_kb(self.env.app), registry.sources())
+
+    class FieldFacts(Generated):
+        def html(self):
+            return pages.field_facts(_kb(self.env.app), registry.sources())
+
+    class Theatre(SphinxDirective):
+        """The gate theatre over `assets/traces/KEY.json`. With no such trace the page shows the body instead."""
+
+        required_arguments = 1
+        has_content = True
+
+        def run(self):
+            path = _root(self.env.app) / "assets" / "traces" / f"{self.arguments[0]}.json"
+            self.env.note_dependency(str(path))
+            trace = _read(path, "dynnotes.trace/1")
+            if trace is None:
+                return self.parse_content_to_nodes()
+            return [nodes.raw("", pages.theatre(trace), format="html")]
+
+    app.add_directive("field-map", FieldMap)
+    app.add_directive("field-facts", FieldFacts)
+    app.add_directive("theatre", Theatre)
+
+
+def page(app, pagename, templatename, context, doctree):
+    """Give each page only the scripts it needs, and take away two that the theme adds twice.
+
+    sphinx-thebe puts `const THEBE_JS_URL` on a page twice, which throws; its button is not used here. An empty default
+    mode makes the theme complain in the console.
+    """
+    context["default_mode"] = context.get("default_mode") or "auto"
+    html = [node.astext() for node in doctree.findall(nodes.raw)] if doctree is not None else []
+
+    def uses(mark):
+        return any(mark in part for part in html)
+
+    if uses("dyn-plotly"):
+        app.add_js_file("js/plotly-lazy.js", loading_method="defer")
+    if uses('id="dyn-map"'):
+        app.add_js_file("js/map.js", loading_method="defer")
+    here = {str(getattr(script, "filename", "")) for script in context.get("script_files", [])}
+    if uses("dyn-theatre") and not any("dynnotes/host.js" in name for name in here):  # myst-nb adds it where widgets are
+        app.add_js_file("dynnotes/host.js")
+    context["script_files"][:] = [
+        script
+        for script in context.get("script_files", [])
+        if "THEBE_JS_URL" not in ((getattr(script, "attributes", {}) or {}).get("body") or "")
+        and "thebe" not in str(getattr(script, "filename", "") or "")
+    ]
+
+
+def bibliography_links(app, doctree, docname):
+    """In the bibliography, each entry ends with a link to the paper's page, where it has one."""
+    if docname != "book/bibliography":
+        return
+    listed = {paper.key: paper for paper in _kb(app)}
+    for entry in doctree.findall(nodes.citation):
+        key = next((key for key in listed if any(f"-{key}" in i or i == key for i in entry["ids"])), None)
+        if key:
+            uri = app.builder.get_relative_uri(docname, f"papers/{key}")
+            more = nodes.reference("", listed[key].method, refuri=uri, internal=True)
+            entry[-1] += [nodes.Text(" → "), more]
+
+
+def setup(app):
+    app.connect("config-inited", configure, priority=900)  # after sphinx-external-toc has excluded generated pages
+    app.connect("builder-inited", generate)
+    app.connect("doctree-resolved", bibliography_links)
+    app.connect("html-page-context", page, priority=900)
+    app.add_css_file("css/book.css")
+    app.add_js_file("js/book.js", loading_method="defer")
+    _directives(app)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

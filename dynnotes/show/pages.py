@@ -1,0 +1,323 @@
+"""One page per paper, and the parts of the map: Markdown and HTML made from the knowledge base, never committed.
+
+Every string that comes from BibTeX, results or traces is data: it goes through `tables.text` (HTML) or `markdown`
+(headings), so a title holding `<script>` or `{{ }}` is shown, not run.
+"""
+
+import ast
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+from .tables import FACETS, authors, link, preformatted, text, words
+
+MAP = "../book/map.html"
+YES = '<span class="dyn-badge dyn-yes">implemented</span>'
+RELATION = {  # kind: (as read on the citing paper, as read on the cited one)
+    "extends": ("Extends", "Extended by"),
+    "improves": ("Improves", "Improved by"),
+    "compares": ("Compares with", "Compared in"),
+    "distils": ("Distils", "Distilled by"),
+    "applies": ("Applies", "Applied by"),
+    "survey-of": ("Surveys", "Surveyed in"),
+}
+
+
+def markdown(value) -> str:
+    """Text as one line of Markdown in which nothing is markup: every ASCII punctuation mark gets its backslash."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", re.sub(r"\s+", " ", str(value)).strip())
+
+
+def raw(html: str) -> str:
+    """A MyST block that puts `html` on the page as it is (its fence is longer than any run of backticks in it)."""
+    return f"{fence(html)}{{raw}} html\n{html}\n{fence(html)}\n"
+
+
+def fence(body: str) -> str:
+    """A fence of backticks longer than any run in `body`."""
+    return "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", body)), default=0))
+
+
+def filtered(**query) -> str:
+    """Address of the map, opened with these filters (from a paper's page)."""
+    return f"{MAP}?{urlencode(query, quote_via=quote, safe='/,')}"
+
+
+def page_of(key: str, root: str = "") -> str:
+    """Address of a paper's page, relative to the folder of all papers (or below `root`)."""
+    return f"{root}{quote(key)}.html"
+
+
+def explain(kb, facet: str, word: str) -> str:
+    """The line of the vocabulary that explains a facet's word; empty when the word has none."""
+    return kb.facets.get(facet, {}).get(word) or ""
+
+
+# ---- the parts of a paper's page, each a string of HTML or Markdown, empty when there is nothing to say
+
+
+def badges(paper, implemented: bool) -> str:
+    """Implemented or not, and whether the entry was checked against the paper."""
+    marks = [YES if implemented else '<span class="dyn-badge">not implemented yet</span>']
+    if paper.kind == "survey":
+        marks = []
+    if paper.kind != "method":
+        marks.append(f'<span class="dyn-badge">{text(paper.kind)}</span>')
+    if not str(paper.status).startswith("checked"):
+        doubt = str(paper.status).partition(":")[2].strip() or "not yet checked against the paper"
+        marks.append(f'<span class="dyn-badge dyn-doubt">unconfirmed: {text(doubt)}</span>')
+    return " ".join(marks)
+
+
+def breadcrumb(paper, kb) -> str:
+    """Where the paper sits in the taxonomy, each step a link to the map; `also` places below it."""
+    names = {node.id: node for node in kb.nodes}
+
+    def trail(place: str) -> str:
+        parts, steps = place.split("/"), []
+        for i in range(len(parts)):
+            node = names.get("/".join(parts[: i + 1]))
+            if node:
+                steps.append(link(filtered(taxon=node.id), node.label, title=node.about or ""))
+        return ' <span aria-hidden="true">›</span> '.join(steps)
+
+    also = "".join(f'<br><span class="dyn-muted">also</span> {trail(place)}' for place in paper.also)
+    return f'<nav class="dyn-crumbs" aria-label="Place in the taxonomy">{trail(paper.node)}{also}</nav>'
+
+
+def facets(paper, kb) -> str:
+    """The eight facets; each word opens the map filtered by it."""
+    cells = []
+    for facet in FACETS:
+        chips = [
+            f'<a class="dyn-chip" href="{text(filtered(**{facet: word}))}" title="{text(explain(kb, facet, word))}">'
+            f"{text(word)}</a>"
+            for word in words(paper, facet)
+        ]
+        cells.append(f"<div><dt>{facet}</dt><dd>{' '.join(chips) or '–'}</dd></div>")
+    return f'<dl class="dyn-facets">{"".join(cells)}</dl>'
+
+
+def relations(paper, kb) -> str:
+    """Typed relations both ways, each with where the paper says so."""
+    known = {other.key: other for other in kb.entries}
+    groups: dict[str, list] = defaultdict(list)
+
+    def item(key: str, where: str) -> str:
+        other = known.get(key)
+        if other is None:
+            name = text(key)
+        elif other.kind == "background":  # static ancestors have no page
+            name = text(f"{other.method} ({other.year})")
+        else:
+            name = link(page_of(key), f"{other.method} ({other.year})", title=other.title)
+        place = f' <span class="dyn-muted">{text(where)}</span>' if where else ""
+        return f"<li>{name}{place}</li>"
+
+    for relation in paper.relations:
+        groups[RELATION.get(relation.kind, (relation.kind,) * 2)[0]].append(item(relation.target, relation.where))
+    for other in known.values():
+        for relation in other.relations:
+            if relation.target == paper.key:
+                groups[RELATION.get(relation.kind, (relation.kind,) * 2)[1]].append(item(other.key, relation.where))
+    if not groups:
+        return '<p class="dyn-muted">No relation to another paper of this book is recorded yet.</p>'
+    lists = "".join(f"<div><dt>{text(kind)}</dt><dd><ul>{''.join(r)}</ul></dd></div>" for kind, r in groups.items())
+    return f'<dl class="dyn-relations">{lists}</dl>'
+
+
+def outside(paper) -> str:
+    """Links that leave the book: arXiv, DOI, the paper's own address and its authors' code."""
+    found = []
+    if paper.eprint:
+        found.append((f"https://arxiv.org/abs/{quote(paper.eprint, safe='/.')}", f"arXiv {paper.eprint}"))
+    if paper.doi:
+        found.append((f"https://doi.org/{quote(paper.doi, safe='/.()-_;:')}", "DOI"))
+    if paper.url and paper.url.rstrip("/") not in {url for url, _ in found}:
+        found.append((paper.url, "paper"))
+    if paper.code:
+        found.append((paper.code, "authors’ code"))
+    return " ".join(link(url, name, **{"class": "dyn-out", "rel": "external noopener"}) for url, name in found)
+
+
+def bibtex(paper) -> str:
+    """The entry with a button that copies it; `assets/js/book.js` shows the button, without it one selects the text."""
+    return (
+        '<div class="dyn-bibtex"><button type="button" class="dyn-copy" hidden>Copy BibTeX</button>'
+        f'<pre tabindex="0" aria-label="BibTeX entry">{preformatted(paper.bibtex().strip())}</pre></div>'
+    )
+
+
+def code(source, repository: str = "", branch: str = "main") -> str:
+    """Markdown: the module's docstring as prose (its equations are rendered) and the rest of the file, highlighted."""
+    path = Path(source.file)
+    body = path.read_text(encoding="utf-8")
+    tree = ast.parse(body)
+    doc, start = ast.get_docstring(tree) or "", 0
+    if doc:
+        start = tree.body[0].end_lineno
+    rest = body.split("\n")[start:]
+    while rest and not rest[0].strip():
+        rest, start = rest[1:], start + 1
+    shown = "\n".join(rest).rstrip()
+    inside = "dynnotes/" + path.as_posix().rpartition("/dynnotes/")[2]
+    where = link(f"{repository}/blob/{branch}/{inside}", inside) if repository else text(inside)
+    mark = fence(shown)
+    return "\n".join(
+        [
+            doc,
+            "",
+            raw(f'<p class="dyn-file">{where}, class <code>{text(source.name)}</code></p>'),
+            f"{mark}{{code-block}} python\n:lineno-start: {start + 1}\n\n{shown}\n{mark}",
+            "",
+        ]
+    )
+
+
+def results_section(result: dict) -> str:
+    """Markdown of what the recipe measured: a figure, a table with intervals, and the receipt.
+
+    `result` is a `dynnotes.results/1` file. Fields that it lacks leave their cell empty; another major version is named,
+    not guessed at.
+    """
+    version = str(result.get("format", ""))
+    if version != "dynnotes.results/1":
+        return raw(f'<p class="dyn-note">These results are in the format {text(version or "(none)")}, '
+                   "which this book cannot show; it reads dynnotes.results/1.</p>")
+    return raw("<p>" + text(json.dumps(result)[:300]) + "</p>")
+
+
+def theatre(trace: dict | None) -> str:
+    """The gate theatre over a trace, as HTML; empty without one."""
+    if trace is None:
+        return ""
+    from .widgets.theatre import static_html
+
+    return static_html(trace)
+
+
+def paper_page(paper, kb, *, source=None, result=None, trace=None, repository: str = "", branch: str = "main") -> str:
+    """The whole page of one paper, as MyST Markdown.
+
+    `source`: where its class stands (`registry.Source`) or None; `result`, `trace`: its files, read, or None.
+    """
+    venue = ", ".join(str(part) for part in (paper.venue, paper.year) if part)
+    aka = f' <span class="dyn-muted">also called {text(", ".join(paper.aka))}</span>' if paper.aka else ""
+    head = [
+        f'<p class="dyn-byline">{text(authors(paper))}<br><span class="dyn-muted">{text(venue)}</span></p>',
+        f'<p class="dyn-badges"><strong>{text(paper.method)}</strong>{aka} {badges(paper, source is not None)}</p>',
+        f'<p class="dyn-lead">{text(paper.tldr)}</p>' if paper.tldr else "",
+        f'<p class="dyn-headline"><span>The paper’s own headline</span> {text(paper.headline)}</p>'
+        if paper.headline
+        else "",
+        f'<p class="dyn-links">{outside(paper)}</p>',
+        breadcrumb(paper, kb),
+        facets(paper, kb),
+    ]
+    about = json.dumps(re.sub(r"[^\S ]|[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd]", " ", paper.tldr or paper.title), ensure_ascii=False)
+    parts = [
+        f"---\norphan: true\nmyst:\n  html_meta:\n    description: {about}\n---",
+        f"# {markdown(paper.title)}",
+        raw("\n".join(part for part in head if part)),
+    ]
+    if trace is not None:
+        parts += ["## Watch it decide", raw(theatre(trace))]
+    if source is not None:
+        parts += ["## Code", code(source, repository, branch)]
+        if result is not None:
+            parts += ["## What it does here", results_section(result)]
+    elif paper.kind == "survey":
+        note = "A survey has no code of its own; the papers it covers do."
+        parts += ["## Code", raw(f'<p class="dyn-note">{note}</p>')]
+    else:
+        guide = link(f"{repository}/blob/{branch}/CONTRIBUTING.md", "six steps") if repository else "six steps"
+        parts += [
+            "## Code",
+            raw(
+                '<p class="dyn-note">Not implemented yet: there is no code, no receipt and no result here, because nobody has '
+                f"written them. You can, in {guide}; the third is <code>make new-paper KEY={text(paper.key)}</code>.</p>"
+            ),
+        ]
+    parts += ["## Related papers", raw(relations(paper, kb)), "## Cite", raw(bibtex(paper))]
+    return "\n\n".join(parts) + "\n"
+
+
+# ---- the map of the field
+
+
+def field_data(kb, sources, root: str = "../") -> dict:
+    """What `assets/js/map.js` needs: papers, taxonomy and vocabularies, as plain JSON. `sources`: {key: Source}."""
+    papers = [
+        {
+            "key": paper.key,
+            "title": paper.title,
+            "method": paper.method,
+            "aka": list(paper.aka),
+            "authors": list(paper.authors),
+            "year": paper.year,
+            "venue": paper.venue,
+            "places": list(paper.nodes),
+            "tldr": paper.tldr,
+            "url": page_of(paper.key, f"{root}papers/"),
+            "implemented": paper.key in sources,
+            "facets": {facet: list(words(paper, facet)) for facet in FACETS},
+        }
+        for paper in kb
+    ]
+    used = {facet: {word for paper in papers for word in paper["facets"][facet]} for facet in FACETS}
+    vocabulary = {
+        facet: {word: about for word, about in kb.facets[facet].items() if word in used[facet]} for facet in FACETS
+    }
+    nodes = [
+        {"id": n.id, "label": n.label, "zh": n.zh or "", "about": n.about or "", "survey": sections(n)} for n in kb.nodes
+    ]
+    return {"papers": papers, "nodes": nodes, "facets": vocabulary}
+
+
+def sections(node) -> str:
+    """The survey's section(s) of a node, as text."""
+    return ", ".join([node.survey] if isinstance(node.survey, str) else node.survey or ())
+
+
+def field_list(kb, sources, root: str = "../") -> str:
+    """All papers by taxonomy as plain HTML: the map without JavaScript."""
+    at: dict[str, list] = defaultdict(list)
+    for paper in kb:
+        at[paper.node].append(paper)
+    lines = []
+    for node in kb.nodes:
+        if not any(place == node.id or place.startswith(f"{node.id}/") for place in at):
+            continue
+        level = min(6, 2 + node.id.count("/"))
+        lines.append(f"<h{level}>{text(node.label)}</h{level}>")
+        lines.append(f'<p class="dyn-muted">{text(node.about)}</p>' if node.about else "")
+        rows = [
+            f"<li>{link(page_of(paper.key, f'{root}papers/'), paper.method)} ({text(paper.year)}). {text(paper.tldr)} "
+            f"{YES if paper.key in sources else ''}</li>"
+            for paper in at.get(node.id, ())
+        ]
+        lines.append(f"<ul>{''.join(rows)}</ul>" if rows else "")
+    return "\n".join(lines)
+
+
+def field_map(kb, sources, root: str = "../") -> str:
+    """The map as HTML: data for the script, and the list that stands there until (or unless) the script runs."""
+    data = json.dumps(field_data(kb, sources, root), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return (
+        f'<div class="dyn-map" id="dyn-map"><script type="application/json">{data}</script>'
+        f'<div class="dyn-map-plain">{field_list(kb, sources, root)}</div></div>'
+    )
+
+
+def field_facts(kb, sources) -> str:
+    """The size of the field, counted: never typed by hand."""
+    facts = [
+        (len(kb), "papers"),
+        (sum(paper.key in sources for paper in kb), "runnable here"),
+        (len(kb.nodes), "places in the taxonomy"),
+        (sum(len(paper.relations) for paper in kb), "typed relations"),
+    ]
+    cells = "".join(f"<div><dt>{text(name)}</dt><dd>{value}</dd></div>" for value, name in facts)
+    return f'<dl class="dyn-facts">{cells}</dl>'

@@ -1,0 +1,52 @@
+"""Finds a Chromium for the checks of the book, or installs one: `python tests/book/browser.py` prints which it is.
+
+In this order: $DYNNOTES_CHROMIUM, an installed Chromium or Chrome, Playwright's own, `apt-get install chromium` (as root),
+`playwright install chromium`. Without any of them the checks fail and say what to do; they are never skipped.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
+REMEDY = (
+    "no Chromium for the checks of the book. Install one (Debian, Ubuntu: apt-get install chromium), "
+    "or run `.venv/bin/playwright install --with-deps chromium`, or set DYNNOTES_CHROMIUM to its path."
+)
+
+
+def find() -> str | None:
+    """Path of a browser that is already here."""
+    named = os.environ.get("DYNNOTES_CHROMIUM")
+    if named:
+        return shutil.which(named)
+    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    return found or _own()
+
+
+def _own() -> str | None:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        path = play.chromium.executable_path
+    return path if Path(path).is_file() else None
+
+
+def install() -> str | None:
+    """Try to get one: the distribution's where we are root, Playwright's otherwise."""
+    if shutil.which("apt-get") and os.geteuid() == 0:
+        quiet = {"env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, "stdout": subprocess.DEVNULL}
+        subprocess.run(["apt-get", "update", "-q"], **quiet)
+        subprocess.run(["apt-get", "install", "-y", "-q", "--no-install-recommends", "chromium"], **quiet)
+    if not find():
+        subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"])
+    return find()
+
+
+if __name__ == "__main__":
+    browser = find() or (None if os.environ.get("DYNNOTES_CHROMIUM") else install())
+    if browser is None:
+        sys.exit(REMEDY)
+    print(f"browser: {browser}")
