@@ -34,6 +34,10 @@ def load(bib: str | os.PathLike | None = None):
 
 def load_model(key: str):
     """The trained model of a paper, by key, method or other name, from the checkpoint in this package. Needs torch."""
+    try:
+        import torch  # noqa: F401  asked for first, so that its absence is named rather than some import's
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError('a model needs PyTorch; install it with: pip install "dynnotes[models]"') from error
     from .learn.play import load_model
 
     return load_model(load()[key].key)

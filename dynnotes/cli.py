@@ -25,7 +25,7 @@ EXAMPLES = """examples:
   dynnotes train ConvNet-AIG --seeds 3
 
 exit codes: 0 done, 1 nothing found, 2 wrong name, word or use"""
-_RELATION_OF = {"extends": "extended by", "improves": "improved by", "compares": "compared with by",
+_RELATION_OF = {"extends": "extended by", "improves": "improved by", "compares": "compared by",
                 "distils": "distilled by", "applies": "applied by", "survey-of": "surveyed by"}  # fmt: skip
 
 
@@ -252,7 +252,7 @@ def show(args) -> int:
     print()
     for name, value in rows:
         if value:
-            print(f"{name:<12} {printable(value)}")
+            print(f"{name:<13} {printable(value)}")
     return 0
 
 

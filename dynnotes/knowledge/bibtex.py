@@ -14,7 +14,7 @@ from .schema import TYPES
 MONTHS = {m: m for m in ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")}
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # a key is also a page's and a file's name
 _KEY_IN_BROKEN = re.compile(r"@\w+\s*[{(]\s*([A-Za-z0-9][A-Za-z0-9_-]*)")
-_LOST = re.compile(r"@\s*\w+|^[^%]*[={}]", re.MULTILINE)  # text between entries that looks like a piece of one
+_LOST = re.compile(r"@\s*\w+|^[^%\n]*[={}]", re.MULTILINE)  # text between entries that looks like a piece of one
 
 
 @dataclass

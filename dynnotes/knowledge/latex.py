@@ -54,6 +54,8 @@ def decode(text: str) -> str:
     text = _ABOUT.sub(r"\\textasciitilde{}", _BARE.sub(r"\1\\\2", text))
     try:
         return squeeze(decoder.latex_to_text(text, tolerant_parsing=False))
+    except RecursionError as error:
+        raise LatexError("braces nested too deep") from error
     except LatexWalkerError as error:
         raise LatexError(f"LaTeX that can't be read ({squeeze(str(error.msg))})") from error
 
