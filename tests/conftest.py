@@ -8,4 +8,3 @@ def one_thread(request):
         import torch
         torch.set_num_threads(1)
         torch.manual_seed(0)
-    yield

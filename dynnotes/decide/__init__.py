@@ -1,0 +1,1 @@
+"""Who decides: gates, confidence, routers."""

@@ -1,7 +1,8 @@
 """`Dynamic`: a module that returns (value, Trace), can really skip, and has one budget to turn."""
 from __future__ import annotations
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ..registry import Budget
 
@@ -23,6 +24,10 @@ class Dynamic(nn.Module):
             if isinstance(module, Dynamic):
                 module.sparse = how == "sparse"
         return self
+
+    def task(self, y, target: Tensor) -> Tensor:
+        """The task's own loss, without what the paper adds: cross-entropy, unless overridden."""
+        return F.cross_entropy(y, target)
 
     def at(self, value: float):
         """Set this paper's budget to `value`. Raises ValueError outside its range, TypeError if it has none."""

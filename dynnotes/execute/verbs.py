@@ -26,16 +26,18 @@ def run(module: nn.Module, *xs) -> tuple:
     return module(*xs), Trace.static(_first(xs), price(module, *xs).macs)
 
 
-def run_if(gate: Tensor, module: nn.Module, *xs, name: str, sparse: bool, kind: str = "layer") -> tuple:
+def run_if(gate: Tensor, module: nn.Module, *xs, name: str, sparse: bool, kind: str = "layer",
+           weight: Tensor | None = None) -> tuple:
     """Run `module` on the samples whose `gate` [B] is on; the others get zeros.
 
-    `module` may be a Dynamic: its own decisions are then off for the samples that skip it.
+    `weight` [B]: the soft value behind the gate, kept in the trace. `module` may be a Dynamic: its own decisions are
+    then off for the samples that skip it.
     Sparse: gather the rows, call, scatter.
     """
     if not isinstance(module, Dynamic):
         cost = price(module, *xs)
         bill = gate.double() * cost.macs
-        trace = Trace(bill, torch.full_like(bill, cost.macs), (Decision(name, kind, gate, cost.macs),))
+        trace = Trace(bill, torch.full_like(bill, cost.macs), (Decision(name, kind, gate, cost.macs, weight),))
         if not sparse:
             return _select(gate, module(*xs)), trace
         on = _hard(gate, "run_if").nonzero().squeeze(1)
@@ -50,7 +52,8 @@ def run_if(gate: Tensor, module: nn.Module, *xs, name: str, sparse: bool, kind: 
         inside = tuple(replace(d, gate=d.gate * _over(gate, d.gate).to(d.gate.dtype)) for d in inner.decisions)
     elif len(on):
         y, inner = module(*_rows(xs, on))
-        y, spent, full = _scatter(y, on, len(gate)), _scatter(inner.spent, on, len(gate)), inner.full[:1].expand(len(gate))
+        y, spent = _scatter(y, on, len(gate)), _scatter(inner.spent, on, len(gate))
+        full = inner.full[:1].expand(len(gate))
         inside = tuple(_scatter_decision(d, on, len(gate)) for d in inner.decisions)
     else:
         shapes, inner = outline(module, *xs)
@@ -58,7 +61,7 @@ def run_if(gate: Tensor, module: nn.Module, *xs, name: str, sparse: bool, kind: 
         spent = torch.zeros_like(full)
         inside = tuple(replace(d, gate=d.gate.new_zeros(len(gate), *d.gate.shape[1:])) for d in inner.decisions)
     each = float(full[0]) if len(full) else 0.0
-    return y, Trace(spent, full, (Decision(name, kind, gate, each), *inside))
+    return y, Trace(spent, full, (Decision(name, kind, gate, each, weight), *inside))
 
 
 def run_while(stages, leave, x, *, name: str = "exit", sparse: bool, kind: str = "exit") -> tuple:
@@ -80,7 +83,8 @@ def run_while(stages, leave, x, *, name: str = "exit", sparse: bool, kind: str =
         gates.append(inside)
         if y is None:
             y = zeros(cost.shapes[1], batch, device)            # a stage returns (state, answer)
-        if sparse and len(alive) == 0:
+        if sparse and len(alive) == 0:                               # nothing to run, but the next price needs a shape
+            x = zeros(cost.shapes[0], 0, device)
             continue
         x, answer = stage(x)
         last = i == len(stages) - 1
@@ -144,7 +148,8 @@ def run_where(gate: Tensor, module: nn.Conv2d, x: Tensor, *, name: str, sparse: 
     cost = price(module, x)
     channels, *grid = cost.shapes.size
     if list(gate.shape[1:]) != [1, *grid]:
-        raise ValueError(f"run_where {name!r}: the gate is {list(gate.shape)}, the output needs [B, 1, {grid[0]}, {grid[1]}]")
+        raise ValueError(f"run_where {name!r}: the gate is {list(gate.shape)}, "
+                         f"the output needs [B, 1, {grid[0]}, {grid[1]}]")
     each = cost.macs / (grid[0] * grid[1])
     bill = gate.double().flatten(1).sum(1) * each
     trace = Trace(bill, torch.full_like(bill, cost.macs), (Decision(name, "pixel", gate, each, shape=tuple(grid)),))
@@ -170,7 +175,8 @@ def run_where(gate: Tensor, module: nn.Conv2d, x: Tensor, *, name: str, sparse: 
     return y.index_put((b, i, j), values).movedim(3, 1), trace
 
 
-def run_kept(gate: Tensor, module: nn.Module, x: Tensor, *, name: str, sparse: bool, keys: str | None = "kept") -> tuple:
+def run_kept(gate: Tensor, module: nn.Module, x: Tensor, *, name: str, sparse: bool,
+             keys: str | None = "kept") -> tuple:
     """Run `module` on the tokens of `x` [B, N, D] whose `gate` [B, N] is on; the others get zeros.
 
     `keys` says what a kept token sees. None: only itself; the module is called as m(x).
@@ -263,7 +269,7 @@ def _select(gate: Tensor, y):
     def one(t):
         g = _over(gate, t).to(t.dtype)
         if gate.requires_grad and torch.is_grad_enabled():
-            return g * t                                            # a straight-through gate learns from y where it is off
+            return g * t                                # a straight-through gate learns from y where it is off
         return torch.where(g != 0, g * t, torch.zeros((), dtype=t.dtype, device=t.device))
     return pytree.tree_map(one, y)
 

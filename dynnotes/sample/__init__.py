@@ -1,0 +1,1 @@
+"""Networks whose depth, width or parameters depend on the sample."""

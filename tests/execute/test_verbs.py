@@ -30,9 +30,10 @@ class Inner(Dynamic):
 
 
 class Stage(nn.Module):
-    def __init__(self, width):
+    """Its state changes shape, as a network's maps do."""
+    def __init__(self, inputs):
         super().__init__()
-        self.body, self.head = nn.Linear(5, 5), nn.Linear(5, width)
+        self.body, self.head = nn.Linear(inputs, inputs + 1), nn.Linear(inputs + 1, 3)
 
     def forward(self, x):
         x = self.body(x).tanh()
@@ -117,7 +118,7 @@ def test_no_samples_and_soft_gates(verb):
 @pytest.mark.parametrize("left", [0, 1, 2])
 def test_run_while_writes_each_row_once_where_it_left(left):
     torch.manual_seed(0)
-    stages = nn.ModuleList(Stage(3) for _ in range(3)).double()
+    stages = nn.ModuleList(Stage(n) for n in (5, 6, 7)).double()
     x = torch.randn(B, 5).double()
     leaves_at = torch.full((B,), left) if left < 2 else torch.tensor([0, 1, 2, 2, 1, 0])
     answers, h = [], x
@@ -165,7 +166,8 @@ def test_wrong_uses_say_what_is_wrong():
     with pytest.raises(ValueError, match=r"\[B, 1, 4, 4\]"):
         run_where(torch.ones(B, 1, 7, 7), conv, image, name="p", sparse=True)
     with pytest.raises(TypeError, match="zero padding"):
-        run_where(torch.ones(B, 1, 7, 7), nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"), image, name="p", sparse=True)
+        reflect = nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect")
+        run_where(torch.ones(B, 1, 7, 7), reflect, image, name="p", sparse=True)
     with pytest.raises(TypeError, match="depthwise"):
         run_channels(torch.ones(B, 4), nn.LSTM(3, 4), image, name="c", sparse=True)
     with pytest.raises(ValueError, match="keys"):

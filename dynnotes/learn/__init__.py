@@ -1,0 +1,1 @@
+"""How decisions are learned: estimators, budgets, and the training that turns them into evidence."""

@@ -1,0 +1,1 @@
+"""How many layers run depends on the sample."""

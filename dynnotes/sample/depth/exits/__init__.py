@@ -1,0 +1,1 @@
+"""Answers on the way: a sample leaves at the first exit that is sure enough."""

@@ -1,0 +1,1 @@
+"""Layers that a sample may skip."""

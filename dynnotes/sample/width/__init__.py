@@ -1,0 +1,1 @@
+"""How much of a layer runs depends on the sample."""

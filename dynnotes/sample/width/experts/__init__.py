@@ -1,0 +1,1 @@
+"""Many experts, of which each token uses a few."""
