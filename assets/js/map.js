@@ -17,7 +17,7 @@
   // ---- state <-> address
   const empty = () => ({ q: '', taxon: '', from: first, to: last, implemented: false, sort: 'new', view: 'tree',
     ...Object.fromEntries(names.map((f) => [f, new Set()])) });
-  let state = read();
+  let state = read(), limit = 40;       // papers listed before a button asks for the rest
   function read() {
     const s = empty(), query = new URLSearchParams(location.search);
     s.q = query.get('q') || '';
@@ -69,6 +69,7 @@
   function change(more) {               // set, redraw, and keep the keyboard where it was
     Object.assign(state, more);
     const at = document.activeElement?.dataset?.at;
+    limit = 40;
     write(); draw();
     if (at) box.querySelector(`[data-at="${CSS.escape(at)}"]`)?.focus({ preventScroll: true });
   }
@@ -195,7 +196,7 @@
     panel.querySelector('[data-count="implemented"]').textContent = shown.filter((p) => p.implemented).length;
 
     const tags = [];
-    const tag = (text, off) => tags.push(el('button', { type: 'button', class: 'dyn-chip dyn-tag', 'aria-label': `Remove filter ${text}`, onclick: () => { off(); status.focus?.(); } }, text + ' ×'));
+    const tag = (text, off) => tags.push(el('button', { type: 'button', class: 'dyn-chip dyn-tag', 'aria-label': `Remove filter ${text}`, onclick: off }, text + ' ×'));
     if (state.q) tag(`“${state.q}”`, () => change({ q: '' }));
     if (state.taxon) tag(byId.get(state.taxon).label, () => change({ taxon: '' }));
     if (state.from !== first || state.to !== last) tag(`${state.from}–${state.to}`, () => change({ from: first, to: last }));
@@ -205,7 +206,12 @@
     chosen.replaceChildren(...tags);
 
     drawing.replaceChildren(...(state.view === 'tree' ? tree() : matrix()));
-    list.replaceChildren(...(shown.length ? shown.sort(order).map(card) : [el('li', { class: 'dyn-note' }, 'No paper matches all of this. Remove a filter above.')]));
+    const page = shown.sort(order).slice(0, limit);
+    list.replaceChildren(...(shown.length ? page.map(card) : [el('li', { class: 'dyn-note' }, 'No paper matches all of this. Remove a filter above.')]));
+    const rest = shown.length - page.length;
+    if (rest > 0) list.append(el('li', {}, el('button', { type: 'button', class: 'dyn-more', onclick: () => {
+      limit = Infinity; draw(); list.children[page.length].querySelector('a').focus();
+    } }, `Show ${rest} more`)));
   }
   addEventListener('popstate', () => { state = read(); draw(); });
   draw();

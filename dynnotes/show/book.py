@@ -1,7 +1,7 @@
 """The Sphinx extension of the book: generated pages, directives, offline scripts, Plotly output.
 
 Building the book needs no step beforehand: when Sphinx starts, this module
-1. writes `papers/KEY.md` for every paper of the knowledge base (git ignores them) and removes pages of papers that left;
+1. writes `papers/KEY.md` for every paper of the knowledge base (git ignores them), and removes those of papers gone;
 2. stages the scripts that live elsewhere (plotly.min.js in its wheel, the widgets beside their Python) for `_static/`;
 3. hands every `.bib` file to sphinxcontrib-bibtex, so that `{cite}` works in pages and notebooks.
 
@@ -25,7 +25,7 @@ PLOTLY = "application/vnd.plotly.v1+json"
 class PlotlyMime:
     """Puts the JSON of a notebook's Plotly figure into the page (found by myst-nb through its entry point)."""
 
-    mime_priority_overrides = [("html", PLOTLY, 1), ("dirhtml", PLOTLY, 1), ("linkcheck", PLOTLY, 1)]
+    mime_priority_overrides = (("html", PLOTLY, 1), ("dirhtml", PLOTLY, 1), ("linkcheck", PLOTLY, 1))
 
     @staticmethod
     def handle_mime(renderer, data, inline):
@@ -167,7 +167,7 @@ def page(app, pagename, templatename, context, doctree):
     if uses('id="dyn-map"'):
         app.add_js_file("js/map.js", loading_method="defer")
     here = {str(getattr(script, "filename", "")) for script in context.get("script_files", [])}
-    if uses("dyn-theatre") and not any("dynnotes/host.js" in name for name in here):  # myst-nb adds it where widgets are
+    if uses("dyn-theatre") and not any("dynnotes/host.js" in name for name in here):  # where widgets are, myst-nb did
         app.add_js_file("dynnotes/host.js")
     context["script_files"][:] = [
         script
@@ -178,16 +178,14 @@ def page(app, pagename, templatename, context, doctree):
 
 
 def bibliography_links(app, doctree, docname):
-    """In the bibliography, each entry ends with a link to the paper's page, where it has one."""
-    if docname != "book/bibliography":
-        return
-    listed = {paper.key: paper for paper in _kb(app)}
+    """Each entry of the bibliography ends with a link to the paper's page, where it has one."""
+    key_of = {entry.citation_id: entry.key for entry in app.env.get_domain("cite").citations}
+    papers = {paper.key: paper for paper in _kb(app)}
     for entry in doctree.findall(nodes.citation):
-        key = next((key for key in listed if any(f"-{key}" in i or i == key for i in entry["ids"])), None)
-        if key:
-            uri = app.builder.get_relative_uri(docname, f"papers/{key}")
-            more = nodes.reference("", listed[key].method, refuri=uri, internal=True)
-            entry[-1] += [nodes.Text(" → "), more]
+        key = next((key_of[name] for name in entry["ids"] if name in key_of), None)
+        if key in papers:
+            target = app.builder.get_relative_uri(docname, f"papers/{key}")
+            entry[-1] += [nodes.Text(" → "), nodes.reference("", papers[key].method, refuri=target, internal=True)]
 
 
 def setup(app):

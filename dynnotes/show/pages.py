@@ -110,7 +110,7 @@ def relations(paper, kb) -> str:
         if other is None:
             name = text(key)
         elif other.kind == "background":  # static ancestors have no page
-            name = text(f"{other.method} ({other.year})")
+            name = link(other.link, f"{other.method} ({other.year})", title=other.title, rel="external noopener")
         else:
             name = link(page_of(key), f"{other.method} ({other.year})", title=other.title)
         place = f' <span class="dyn-muted">{text(where)}</span>' if where else ""
@@ -151,7 +151,7 @@ def bibtex(paper) -> str:
 
 
 def code(source, repository: str = "", branch: str = "main") -> str:
-    """Markdown: the module's docstring as prose (its equations are rendered) and the rest of the file, highlighted."""
+    """Markdown: the module's docstring as prose, its equations rendered; then the rest of the file, highlighted."""
     path = Path(source.file)
     body = path.read_text(encoding="utf-8")
     tree = ast.parse(body)
@@ -167,7 +167,11 @@ def code(source, repository: str = "", branch: str = "main") -> str:
     mark = fence(shown)
     return "\n".join(
         [
+            "## How it works",
+            "",
             doc,
+            "",
+            "## Code",
             "",
             raw(f'<p class="dyn-file">{where}, class <code>{text(source.name)}</code></p>'),
             f"{mark}{{code-block}} python\n:lineno-start: {start + 1}\n\n{shown}\n{mark}",
@@ -179,13 +183,15 @@ def code(source, repository: str = "", branch: str = "main") -> str:
 def results_section(result: dict) -> str:
     """Markdown of what the recipe measured: a figure, a table with intervals, and the receipt.
 
-    `result` is a `dynnotes.results/1` file. Fields that it lacks leave their cell empty; another major version is named,
-    not guessed at.
+    `result` is a `dynnotes.results/1` file. Fields that it lacks leave their cell empty; another major version
+    is named, not guessed at.
     """
     version = str(result.get("format", ""))
     if version != "dynnotes.results/1":
-        return raw(f'<p class="dyn-note">These results are in the format {text(version or "(none)")}, '
-                   "which this book cannot show; it reads dynnotes.results/1.</p>")
+        return raw(
+            f'<p class="dyn-note">These results are in the format {text(version or "(none)")}, '
+            "which this book cannot show; it reads dynnotes.results/1.</p>"
+        )
     return raw("<p>" + text(json.dumps(result)[:300]) + "</p>")
 
 
@@ -216,7 +222,8 @@ def paper_page(paper, kb, *, source=None, result=None, trace=None, repository: s
         breadcrumb(paper, kb),
         facets(paper, kb),
     ]
-    about = json.dumps(re.sub(r"[^\S ]|[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd]", " ", paper.tldr or paper.title), ensure_ascii=False)
+    about = re.sub(r"[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd]", " ", paper.tldr or paper.title)  # what YAML can hold
+    about = json.dumps(about, ensure_ascii=False)
     parts = [
         f"---\norphan: true\nmyst:\n  html_meta:\n    description: {about}\n---",
         f"# {markdown(paper.title)}",
@@ -225,7 +232,7 @@ def paper_page(paper, kb, *, source=None, result=None, trace=None, repository: s
     if trace is not None:
         parts += ["## Watch it decide", raw(theatre(trace))]
     if source is not None:
-        parts += ["## Code", code(source, repository, branch)]
+        parts.append(code(source, repository, branch))
         if result is not None:
             parts += ["## What it does here", results_section(result)]
     elif paper.kind == "survey":
@@ -236,8 +243,9 @@ def paper_page(paper, kb, *, source=None, result=None, trace=None, repository: s
         parts += [
             "## Code",
             raw(
-                '<p class="dyn-note">Not implemented yet: there is no code, no receipt and no result here, because nobody has '
-                f"written them. You can, in {guide}; the third is <code>make new-paper KEY={text(paper.key)}</code>.</p>"
+                '<p class="dyn-note">Not implemented yet: there is no code, no receipt and no result here, because '
+                f"nobody has written them. You can, in {guide}; the third is "
+                f"<code>make new-paper KEY={text(paper.key)}</code>.</p>"
             ),
         ]
     parts += ["## Related papers", raw(relations(paper, kb)), "## Cite", raw(bibtex(paper))]
@@ -271,7 +279,8 @@ def field_data(kb, sources, root: str = "../") -> dict:
         facet: {word: about for word, about in kb.facets[facet].items() if word in used[facet]} for facet in FACETS
     }
     nodes = [
-        {"id": n.id, "label": n.label, "zh": n.zh or "", "about": n.about or "", "survey": sections(n)} for n in kb.nodes
+        {"id": n.id, "label": n.label, "zh": n.zh or "", "about": n.about or "", "survey": sections(n)}
+        for n in kb.nodes
     ]
     return {"papers": papers, "nodes": nodes, "facets": vocabulary}
 
@@ -304,7 +313,8 @@ def field_list(kb, sources, root: str = "../") -> str:
 
 def field_map(kb, sources, root: str = "../") -> str:
     """The map as HTML: data for the script, and the list that stands there until (or unless) the script runs."""
-    data = json.dumps(field_data(kb, sources, root), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    data = json.dumps(field_data(kb, sources, root), ensure_ascii=False, separators=(",", ":"))
+    data = data.replace("<", "\\u003c")  # so that no title can close the script element
     return (
         f'<div class="dyn-map" id="dyn-map"><script type="application/json">{data}</script>'
         f'<div class="dyn-map-plain">{field_list(kb, sources, root)}</div></div>'

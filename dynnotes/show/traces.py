@@ -2,11 +2,13 @@
 
 The format is described in widgets/trace.schema.json and played by widgets/theatre.js.
 """
+
 from __future__ import annotations
 
 import base64
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +59,11 @@ def image(pixels, *, label=None, hard=None, box=None, difficulty=None) -> dict:
         values = values[None]
     if values.dtype != np.uint8:
         values = np.round(255 * np.clip(values.astype(np.float64), 0, 1)).astype(np.uint8)
-    found = {"kind": "video" if values.ndim == 4 else "image", "shape": list(values.shape),
-             "data": base64.b64encode(values.tobytes()).decode()}
+    found = {
+        "kind": "video" if values.ndim == 4 else "image",
+        "shape": list(values.shape),
+        "data": base64.b64encode(values.tobytes()).decode(),
+    }
     return _described(found, label, hard, box, difficulty)
 
 
@@ -68,9 +73,12 @@ def tokens(words, *, label=None, hard=None, difficulty=None) -> dict:
 
 
 def _described(found, label, hard, box, difficulty):
-    extra = {"label": _plain(label), "hard": None if hard is None else float(hard),
-             "box": None if box is None else [float(v) for v in _array(box)],
-             "difficulty": None if difficulty is None else {k: float(v) for k, v in difficulty.items()}}
+    extra = {
+        "label": _plain(label),
+        "hard": None if hard is None else float(hard),
+        "box": None if box is None else [float(v) for v in _array(box)],
+        "difficulty": None if difficulty is None else {k: float(v) for k, v in difficulty.items()},
+    }
     return found | {k: v for k, v in extra.items() if v is not None}
 
 
@@ -100,12 +108,20 @@ def build(paper, method, task, budget, runs, inputs, full, labels=None) -> dict:
     if not isinstance(budget, dict):
         budget = {"name": budget.name, "cheaper": budget.cheaper}
     made = {
-        "format": FORMAT, "paper": paper, "method": method, "task": task,
+        "format": FORMAT,
+        "paper": paper,
+        "method": method,
+        "task": task,
         "budget": {"name": budget["name"], "cheaper": budget["cheaper"]},
-        "budgets": [{"value": _plain(value), "spent": [float(s) for s in _array(trace.spent)],
-                     "correct": [_number(c) for c in _array(correct)],
-                     "predicted": [p if isinstance(p, str) else int(p) for p in _array(predicted).tolist()]}
-                    for value, trace, predicted, correct in runs],
+        "budgets": [
+            {
+                "value": _plain(value),
+                "spent": [float(s) for s in _array(trace.spent)],
+                "correct": [_number(c) for c in _array(correct)],
+                "predicted": [p if isinstance(p, str) else int(p) for p in _array(predicted).tolist()],
+            }
+            for value, trace, predicted, correct in runs
+        ],
         "full": float(full[0]),
     }
     if labels is not None:
@@ -116,7 +132,8 @@ def build(paper, method, task, budget, runs, inputs, full, labels=None) -> dict:
 
 
 def _short(pairs):
-    return "none" if not pairs else ", ".join(f"{name} ({kind})" for name, kind in pairs[:4]) + (" ..." * (len(pairs) > 4))
+    some = ", ".join(f"{name} ({kind})" for name, kind in pairs[:4])
+    return some + " ..." * (len(pairs) > 4) or "none"
 
 
 def _number(x):
@@ -166,7 +183,7 @@ def _fill_exits(made, exits):
     gates, names, prices, owner = [], [], [], []
     for place, same in exits:
         d = same[0]
-        gate = np.stack([_array(x.gate) for x in same]) >= 0.5                        # [V, B] or [V, B, stages]
+        gate = np.stack([_array(x.gate) for x in same]) >= 0.5  # [V, B] or [V, B, stages]
         gate = gate.reshape(*gate.shape[:2], -1)
         stages = gate.shape[2]
         cost = np.broadcast_to(_array(d.macs).astype(np.float64), stages)
@@ -174,10 +191,10 @@ def _fill_exits(made, exits):
         names += [d.name] if stages == 1 else [f"{d.name} {k + 1}" for k in range(stages)]
         prices += cost.tolist()
         owner += [place] * stages
-    ran = np.concatenate(gates, 2)                                                     # [V, B, exits]
+    ran = np.concatenate(gates, 2)  # [V, B, exits]
     if not ran.any(2).all():
         raise TraceFileError(f"decisions: an input ran no stage before any exit of {names[0]!r} to {names[-1]!r}")
-    last = ran.shape[2] - 1 - ran[:, :, ::-1].argmax(2)                                # [V, B]
+    last = ran.shape[2] - 1 - ran[:, :, ::-1].argmax(2)  # [V, B]
     for k, (name, place, price) in enumerate(zip(names, owner, np.cumsum(prices), strict=True)):
         made[place].append({"name": name, "kind": "exit", "macs": _number(price), "gate": record_gates(last == k)})
 
@@ -188,7 +205,7 @@ def check(trace: dict) -> dict:
         raise TraceFileError(f"trace: should be an object, is {type(trace).__name__}")
     version = str(trace.get("format", "missing"))
     if version.startswith("dynnotes.trace/") and version.split("/")[1].split(".")[0] not in ("1", ""):
-        raise TraceFileError(f"format: this file is {version}, this version of dynnotes reads {FORMAT}: upgrade dynnotes")
+        raise TraceFileError(f"format: this file is {version}, this dynnotes reads {FORMAT}: upgrade dynnotes")
     _finite(trace, "")
     _by_schema(trace)
     _lengths(trace)
@@ -217,7 +234,7 @@ def _by_schema(trace):
     schema = json.loads(SCHEMA.read_text("utf-8"))
     try:
         import jsonschema
-    except ImportError:                    # the shape of the file is still checked, by the part of the schema we need
+    except ImportError:  # the shape of the file is still checked, by the part of the schema we need
         _plain_schema(trace, schema, schema, "")
         return
     found = sorted(jsonschema.Draft202012Validator(schema).iter_errors(trace), key=lambda e: list(map(str, e.path)))
@@ -242,6 +259,10 @@ def _plain_schema(x, rule, schema, field):
         raise TraceFileError(f"{at}: should be one of {', '.join(map(str, rule['enum']))}, is {x!r:.80}")
     if isinstance(x, (int, float)) and not (rule.get("minimum", x) <= x <= rule.get("maximum", x)):
         raise TraceFileError(f"{at}: {x!r} is out of bounds")
+    if "exclusiveMinimum" in rule and x <= rule["exclusiveMinimum"]:
+        raise TraceFileError(f"{at}: should be more than {rule['exclusiveMinimum']}, is {x!r}")
+    if "pattern" in rule and not re.search(rule["pattern"], x):
+        raise TraceFileError(f"{at}: should be like {rule['pattern']}, is {x!r:.80}")
     if isinstance(x, dict) and "properties" in rule:
         for key in rule.get("required", ()):
             if key not in x:
@@ -265,8 +286,8 @@ def _lengths(trace):
         if one["kind"] in ("image", "video"):
             rank = 3 if one["kind"] == "image" else 4
             if len(one.get("shape", ())) != rank or one["shape"][-3] not in (1, 3):
-                raise TraceFileError(f"inputs[{i}].shape: should be {'[T, ' * (rank == 4) or '['}C, H, W] with C 1 or 3, "
-                                     f"is {one.get('shape')}")
+                wanted = "[C, H, W]" if rank == 3 else "[T, C, H, W]"
+                raise TraceFileError(f"inputs[{i}].shape: should be {wanted} with C 1 or 3, is {one.get('shape')}")
             _bytes(one["data"], math.prod(one["shape"]), f"inputs[{i}].data")
         elif one["kind"] == "tokens" and not isinstance(one["data"], list):
             raise TraceFileError(f"inputs[{i}].data: should be a list of words")
@@ -278,13 +299,15 @@ def _lengths(trace):
     for i, d in enumerate(trace["decisions"]):
         lead, units = [len(budgets), len(inputs)], d["gate"]["shape"][2:]
         if d["gate"]["shape"][:2] != lead:
-            raise TraceFileError(f"decisions[{i}].gate.shape: should start with {lead} (budgets, inputs), "
-                                 f"is {d['gate']['shape']}")
+            raise TraceFileError(
+                f"decisions[{i}].gate.shape: should start with {lead} (budgets, inputs), is {d['gate']['shape']}"
+            )
         _packed(d["gate"], f"decisions[{i}].gate")
         last = units[-1] if units else 1
         if isinstance(d["macs"], list) and len(d["macs"]) not in (math.prod(units), last):
-            raise TraceFileError(f"decisions[{i}].macs: should have {math.prod(units)} prices, one per unit, "
-                                 f"has {len(d['macs'])}")
+            raise TraceFileError(
+                f"decisions[{i}].macs: should have {math.prod(units)} prices, one per unit, has {len(d['macs'])}"
+            )
         if "at" in d:
             if d["at"]["shape"] != [*lead, *units, 4]:
                 raise TraceFileError(f"decisions[{i}].at.shape: should be {[*lead, *units, 4]}, is {d['at']['shape']}")

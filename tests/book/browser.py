@@ -1,7 +1,7 @@
 """Finds a Chromium for the checks of the book, or installs one: `python tests/book/browser.py` prints which it is.
 
-In this order: $DYNNOTES_CHROMIUM, an installed Chromium or Chrome, Playwright's own, `apt-get install chromium` (as root),
-`playwright install chromium`. Without any of them the checks fail and say what to do; they are never skipped.
+In this order: $DYNNOTES_CHROMIUM, an installed Chromium or Chrome, Playwright's own, `apt-get install chromium` where we
+are root, `playwright install chromium`. Without any of them the checks fail and say what to do; they are never skipped.
 """
 
 import os
@@ -10,6 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
+HTML = ROOT / "_build" / "html"
+DESKTOP, PHONE = {"width": 1280, "height": 720}, {"width": 390, "height": 844}
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
 REMEDY = (
     "no Chromium for the checks of the book. Install one (Debian, Ubuntu: apt-get install chromium), "

@@ -165,8 +165,8 @@ def test_run_channels_also_skips_inputs_that_are_off():
 def test_wrong_uses_say_what_is_wrong():
     with pytest.raises(ValueError, match=r"\[B, 1, 4, 4\]"):
         run_where(torch.ones(B, 1, 7, 7), conv, image, name="p", sparse=True)
+    reflect = nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect")
     with pytest.raises(TypeError, match="zero padding"):
-        reflect = nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect")
         run_where(torch.ones(B, 1, 7, 7), reflect, image, name="p", sparse=True)
     with pytest.raises(TypeError, match="depthwise"):
         run_channels(torch.ones(B, 4), nn.LSTM(3, 4), image, name="c", sparse=True)

@@ -466,13 +466,13 @@ function side(show, id, role, hooks) {
   const sentence = make("p", "dt-summary");
   const head = make("div", "dt-side-head", title, strip);
   const left = make("div", "dt-left", scene, mask, verdict, traits);
-  const cost = make("div", "dt-cost", make("div", "dt-cost-line", spentNow, shareNow, legend), bar, sentence);
+  const cost = make("div", "dt-cost", make("div", "dt-cost-line", spentNow, shareNow), bar, legend, sentence);
   root.append(head, make("div", "dt-body", left, path), cost);
 
   const rowsFit = show.decisions.reduce((sum, d) => sum + (isGrid(d) ? Math.max(26, Math.min(60, d.grid.rows * 8)) : 22), 0) <= 900 && show.decisions.length <= 24;
   path.classList.add(rowsFit ? "dt-rows" : "dt-tiles");
   const longest = Math.max(0, ...show.decisions.map((d) => d.name.length));
-  path.style.setProperty("--dt-name", `${Math.min(106, Math.max(54, Math.ceil(6.9 * longest)))}px`);
+  path.style.setProperty("--dt-name", `${Math.min(106, Math.max(54, Math.ceil(7.4 * longest)))}px`);
   path.style.setProperty("--dt-tile", `${Math.min(26, Math.max(8, Math.floor(250 / Math.sqrt(show.decisions.length || 1)) - 4))}px`);
   const dearest = Math.max(1, ...show.decisions.map((d) => (d.kind === "exit" ? d.stage : d.total)));
   const units = show.decisions.map((d, i) => {
@@ -664,7 +664,7 @@ function side(show, id, role, hooks) {
     gatedBar.style.width = `${(now - bill.fixed) * scale}%`;
     legend.replaceChildren(
       make("span", "dt-key dt-key-fixed", `stem and head ${macs(bill.fixed)}`),
-      make("span", "dt-key dt-key-gated", bill.scaled ? "decided, scaled to the bill" : "decided"),
+      make("span", "dt-key dt-key-gated", `decided ${macs(now - bill.fixed)}${bill.scaled ? " (prices interact: scaled to the bill)" : ""}`),
     );
     const right = show.budgets[v].correct[b] >= 0.5;
     const guess = show.name(show.budgets[v].predicted[b]);
@@ -759,9 +759,7 @@ export function mount(el, trace, options = {}) {
     input.disabled = max < 1;
     const caption = make("label", "dt-range-name", label);
     caption.htmlFor = input.id;
-    const value = make("output", "dt-range-value");
-    value.htmlFor = input.id;
-    value.setAttribute("aria-live", "off"); // the slider itself speaks its value
+    const value = make("span", "dt-range-value"); // for the eye: the slider itself speaks its value
     return { input, value, root: make("div", "dt-control", make("div", "dt-control-line", caption, value), input) };
   };
   const depth = range("step", D, "Depth");
@@ -887,12 +885,13 @@ export function mount(el, trace, options = {}) {
   depth.input.addEventListener("input", () => { if (timer) stop(); set({ step: Number(depth.input.value) }, true); });
   budget.input.addEventListener("input", () => set({ budget: Number(budget.input.value) }, true));
   boxToggle.addEventListener("change", draw);
-  root.addEventListener("keydown", (event) => { if (event.key === "Escape") tip.hidden = true; });
+  const escape = (event) => { if (event.key === "Escape") tip.hidden = true; };
+  document.addEventListener("keydown", escape); // the pointer may rest on a unit while the focus is elsewhere
 
   el.replaceChildren(root);
   status.textContent = hint;
   draw();
-  return { state, set: (part) => set(part), destroy() { clearTimeout(timer); root.remove(); }, error: null };
+  return { state, set: (part) => set(part), destroy() { clearTimeout(timer); document.removeEventListener("keydown", escape); root.remove(); }, error: null };
 }
 
 // anywidget: the traits `trace`, `budget`, `step`, `left`, `right` are synced both ways; -1 means "let the theatre choose".

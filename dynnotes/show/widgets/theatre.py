@@ -2,6 +2,7 @@
 
 Both play the same theatre.js; this is the only module that imports anywidget.
 """
+
 from __future__ import annotations
 
 import html
@@ -24,6 +25,7 @@ class Theatre(anywidget.AnyWidget):
 
     Raises ValueError naming the field where the trace cannot be played.
     """
+
     _esm = HERE / "theatre.js"
     _css = HERE / "theatre.css"
     trace = traitlets.Dict().tag(sync=True)
@@ -44,7 +46,8 @@ class Theatre(anywidget.AnyWidget):
         name, value = proposal["trait"].name, proposal["value"]
         if self.trace:
             high = {"budget": len(self.trace["budgets"]) - 1, "step": len(self.trace["decisions"])}.get(
-                name, len(self.trace["inputs"]) - 1)
+                name, len(self.trace["inputs"]) - 1
+            )
             if not -1 <= value <= high:
                 raise ValueError(f"{name}: should lie in 0 to {high}, is {value}")
         return value
@@ -54,6 +57,10 @@ def _read(trace):
     return traces.load(trace) if isinstance(trace, (str, Path)) else traces.check(trace)
 
 
+def _mean(values) -> float:
+    return sum(map(float, values)) / len(values)
+
+
 def static_html(trace) -> str:
     """HTML that plays `trace` on a page without a kernel, once host.js is on that page; a sentence says what it holds
     to those without JavaScript."""
@@ -61,11 +68,14 @@ def static_html(trace) -> str:
     body = json.dumps(trace, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     rows = "; ".join(
         f"{html.escape(trace['budget']['name'])} {html.escape(str(b['value']))}: "
-        f"{sum(b['spent']) / len(b['spent']):,.0f} MACs on average, {sum(map(float, b['correct'])) / len(b['correct']):.0%} right"
-        for b in trace["budgets"])
-    return (f'<div class="dyn-theatre"><script type="application/json">{body}</script>'
-            f'<p>{html.escape(trace["method"])} on {html.escape(trace["task"])}, '
-            f'of {trace["full"]:,.0f} MACs. {rows}.</p></div>\n')
+        f"{_mean(b['spent']):,.0f} MACs on average, {_mean(b['correct']):.0%} right"
+        for b in trace["budgets"]
+    )
+    return (
+        f'<div class="dyn-theatre"><script type="application/json">{body}</script>'
+        f"<p>{html.escape(trace['method'])} on {html.escape(trace['task'])}, "
+        f"of {trace['full']:,.0f} MACs. {rows}.</p></div>\n"
+    )
 
 
 def write_assets(folder) -> list[Path]:

@@ -83,7 +83,8 @@ class ConvNetAIG(Dynamic):
 
     @staticmethod
     def recipe() -> Recipe:
-        return Recipe("canvas-digits", lambda: ConvNetAIG(channels=1, classes=10, widths=(16, 32, 64), depths=(3, 3, 3)),
+        return Recipe("canvas-digits",
+                      lambda: ConvNetAIG(channels=1, classes=10, widths=(16, 32, 64), depths=(3, 3, 3)),
                       (Stage(epochs=10, lr=0.1, weight_decay=5e-4),))
 
     @staticmethod
