@@ -47,7 +47,8 @@ class BranchyNet(Dynamic):
     def __init__(self, trunks: Sequence[nn.Module], branches: Sequence[nn.Module], weights: Sequence[float]):
         super().__init__()
         if not len(trunks) == len(branches) == len(weights):
-            raise ValueError(f"one of each per exit: {len(trunks)} trunks, {len(branches)} branches, {len(weights)} weights")
+            counts = f"{len(trunks)} trunks, {len(branches)} branches, {len(weights)} weights"
+            raise ValueError(f"one of each per exit, not {counts}")
         self.pieces = nn.ModuleList(Exit(t, b) for t, b in zip(trunks, branches, strict=True))
         self.weights, self.threshold = tuple(weights), 0.4
 
