@@ -92,8 +92,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--budgets", type=_numbers, metavar="A,B,...", help="budget values to measure")
     sub.add_argument("--out", metavar="DIR", help="where results go")
     sub.add_argument("--resume", action="store_true", help="go on from the last saved epoch")
-    sub.add_argument("--device", metavar="NAME", help="cpu, cuda, ...; chosen when not given")
+    sub.add_argument("--device", metavar="NAME", help="cpu (the default), cuda, auto")
     sub.add_argument("--quick", action="store_true", help="seconds instead of a minute; the figures mean nothing")
+
+    sub = command("new-paper", new_paper, "write the stub of a paper and its test into the checkout", "wang2018skipnet")
+    sub.add_argument("key", metavar="KEY", help="key, method or other name")
 
     sub = command("open", open_chapter, "open the book, a chapter or a paper's page in a browser", "ConvNet-AIG")
     sub.add_argument("chapter", nargs="?", metavar="NAME", help="a chapter, or a paper")
@@ -371,6 +374,23 @@ def train(args) -> int:
     if len(args.keys) == 1:
         args.key = args.keys[0]
     return _models("dynnotes.learn.train").train_command(args)
+
+
+def new_paper(args) -> int:
+    from .knowledge import index
+    from .new_paper import NotPossible, write
+
+    checkout = index.bibliography()
+    if checkout is None:
+        raise Mistake("this is an installed dynnotes; clone the repository and run it there")
+    try:
+        written = write(_kb(args), args.key, checkout.parent)
+    except NotPossible as error:
+        raise Mistake(str(error)) from error
+    if args.json:
+        return _json([str(path) for path in written])
+    print(printable("\n".join(map(str, written)), keep="\n"))
+    return 0
 
 
 # ---------------------------------------------------------------- the book

@@ -12,11 +12,17 @@ import dynnotes
 from dynnotes import cli
 
 ROOT = Path(__file__).parents[1]
-HOSTILE = r"""
-@article{evil2020, title = {<script>alert(1)</script> """ + "\x1b[31mred\x07 \u202elanigiro" + r"""}, author = {Doe, Jane},
-  journal = {J""" + "\x9b" + r"""}, year = {2020}, method = {Evil}, kind = {method}, taxon = {sample}, adapts = {input}, unit = {layer},
+HOSTILE = (
+    r"""
+@article{evil2020, title = {<script>alert(1)</script> """
+    + "\x1b[31mred\x07 \u202elanigiro"
+    + r"""}, author = {Doe, Jane},
+  journal = {J"""
+    + "\x9b"
+    + r"""}, year = {2020}, method = {Evil}, kind = {method}, taxon = {sample}, adapts = {input}, unit = {layer},
   decision = {gating}, training = {none}, executes = {unknown}, modality = {image}, tldr = {x}, status = {checked}}
 """
+)
 
 
 def dyn(*args, **kwargs):
@@ -42,7 +48,9 @@ def run(capsys):
 
 def test_find_gives_what_the_query_gives(run):
     kb = dynnotes.load()
-    code, out, _ = run("find", "--taxon", "sample/depth", "--decision", "gating", "--training", "gumbel-softmax", "--since", "2018")
+    code, out, _ = run(
+        "find", "--taxon", "sample/depth", "--decision", "gating", "--training", "gumbel-softmax", "--since", "2018"
+    )
     expected = kb.papers(taxon="sample/depth", decision="gating", training="gumbel-softmax", since=2018)
     assert code == 0
     assert [line.split()[1] for line in out.splitlines()] == [p.key for p in expected]
@@ -78,8 +86,14 @@ def test_implemented_papers_are_those_of_the_registry(run):
 def test_show(run):
     code, out, _ = run("show", "convnet-aig")
     assert code == 0
-    for text in ("Andreas Veit, Serge Belongie", "1711.11503", "gumbel-softmax", "ResNet [he2016deep]", "sample/depth/skips",
-                 "/papers/veit2018convolutional.html"):  # fmt: skip
+    for text in (
+        "Andreas Veit, Serge Belongie",
+        "1711.11503",
+        "gumbel-softmax",
+        "ResNet [he2016deep]",
+        "sample/depth/skips",
+        "/papers/veit2018convolutional.html",
+    ):
         assert text in out
     _, out, _ = run("show", "AIG", "--json")
     paper = json.loads(out)
@@ -150,6 +164,7 @@ def test_one_wrong_name_and_nothing_is_cited(run):
         (["train", "BranchyNet", "--seeds", "0"], 2, "'0' is not a whole number above 0"),
         (["train", "BranchyNet", "--budgets", "1,x"], 2, "'1,x' is not numbers joined by commas"),
         (["frobnicate"], 2, "invalid choice"),
+        (["new-paper", "han2022dynamic"], 2, "is of kind survey"),
         (["--bib", "/nowhere", "tree"], 2, "taxonomy.yml"),
         ([], 2, ""),
     ],
@@ -186,8 +201,17 @@ def hostile(tmp_path, monkeypatch):
     return str(bib)
 
 
-@pytest.mark.parametrize("args", [["find"], ["find", "--json"], ["show", "Evil"], ["show", "Evil", "--json"], ["cite", "Evil"],
-                                  ["cite", "Evil", "--json"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["find"],
+        ["find", "--json"],
+        ["show", "Evil"],
+        ["show", "Evil", "--json"],
+        ["cite", "Evil"],
+        ["cite", "Evil", "--json"],
+    ],
+)
 def test_hostile_titles_cannot_drive_a_terminal(run, hostile, args):
     code, out, _ = run("--bib", hostile, *args)
     assert code == 0
@@ -199,7 +223,9 @@ def test_hostile_titles_cannot_drive_a_terminal(run, hostile, args):
 
 
 def test_a_broken_bibliography_lists_every_problem(run, hostile):
-    Path(hostile, "broken.bib").write_text("@article{a,\n title = {A}\n year = 1}\n@article{\x1b[2J, x = {}}", encoding="utf-8")
+    Path(hostile, "broken.bib").write_text(
+        "@article{a,\n title = {A}\n year = 1}\n@article{\x1b[2J, x = {}}", encoding="utf-8"
+    )
     code, out, err = run("--bib", hostile, "find")
     assert (code, out) == (2, "")
     assert "bib/broken.bib:3: " in err
@@ -224,7 +250,9 @@ def test_an_ascii_terminal_gets_escapes_instead_of_a_crash():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are POSIX")
-@pytest.mark.parametrize(("env", "bold"), [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)])
+@pytest.mark.parametrize(
+    ("env", "bold"), [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)]
+)
 def test_colour_only_on_a_terminal_that_wants_it(env, bold):
     import pty
 
@@ -240,13 +268,25 @@ def test_colour_only_on_a_terminal_that_wants_it(env, bold):
 
 @pytest.mark.parametrize(
     "args",
-    [["find", "--decision", "gating"], ["find", "--implemented"], ["show", "BranchyNet"], ["tree"], ["words"], ["list"],
-     ["cite", "BranchyNet"], ["list", "materials"], ["open", "BranchyNet", "--print"], ["run", "ResNet"], ["train", "ResNet"]],
-)  # fmt: skip
+    [
+        ["find", "--decision", "gating"],
+        ["find", "--implemented"],
+        ["show", "BranchyNet"],
+        ["tree"],
+        ["words"],
+        ["list"],
+        ["cite", "BranchyNet"],
+        ["list", "materials"],
+        ["open", "BranchyNet", "--print"],
+        ["run", "ResNet"],
+        ["train", "ResNet"],
+    ],
+)
 def test_the_literature_side_imports_nothing_heavy(args):
+    heavy = {"torch", "numpy", "networkx", "yaml", "bibtexparser", "pylatexenc", "plotly", "difflib"}
     code = (
         "import sys; from dynnotes.cli import main; main(sys.argv[1:]);"
-        "print(*({'torch','numpy','networkx','yaml','bibtexparser','pylatexenc','plotly','difflib'} & set(sys.modules)), file=sys.stderr)"
+        f"print(*({heavy!r} & set(sys.modules)), file=sys.stderr)"
     )
     dyn("tree")  # the index is fresh, as at the second query
     out = subprocess.run([sys.executable, "-c", code, *args], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -274,18 +314,55 @@ def test_run_and_train_hand_over_what_was_asked(run, monkeypatch):
     from dynnotes import registry
 
     seen = []
-    take = lambda args: seen.append(vars(args)) or 0  # noqa: E731
+    take = lambda args: seen.append(vars(args)) or 0
     source = registry.Source("x", "X", ROOT / "x.py", 1)
     have = {"teerapittayanon2016branchynet": source, "veit2018convolutional": source}
     monkeypatch.setattr(registry, "sources", lambda: have)
     monkeypatch.setattr(cli, "_models", lambda _: SimpleNamespace(run_command=take, train_command=take))
-    assert run("run", "BranchyNet", "--input", "3", "--budget", "0.5", "--execute", "dense", "--trace", "t.json", "--json")[0] == 0
-    asked = {"key": "teerapittayanon2016branchynet", "input": 3, "images": [], "budget": 0.5, "execute": "dense",
-             "trace": "t.json", "json": True}  # fmt: skip
+    assert (
+        run(
+            "run", "BranchyNet", "--input", "3", "--budget", "0.5", "--execute", "dense", "--trace", "t.json", "--json"
+        )[0]
+        == 0
+    )
+    asked = {
+        "key": "teerapittayanon2016branchynet",
+        "input": 3,
+        "images": [],
+        "budget": 0.5,
+        "execute": "dense",
+        "trace": "t.json",
+        "json": True,
+    }
     assert asked.items() <= seen[-1].items()
-    run("train", "aig", "--seeds", "3", "--epochs", "2", "--budgets", "0.1,0.5", "--out", "o", "--resume", "--device", "cpu", "--quick")
-    asked = {"key": "veit2018convolutional", "keys": ["veit2018convolutional"], "seeds": 3, "epochs": 2, "budgets": [0.1, 0.5],
-             "out": "o", "resume": True, "device": "cpu", "quick": True, "json": False}  # fmt: skip
+    run(
+        "train",
+        "aig",
+        "--seeds",
+        "3",
+        "--epochs",
+        "2",
+        "--budgets",
+        "0.1,0.5",
+        "--out",
+        "o",
+        "--resume",
+        "--device",
+        "cpu",
+        "--quick",
+    )
+    asked = {
+        "key": "veit2018convolutional",
+        "keys": ["veit2018convolutional"],
+        "seeds": 3,
+        "epochs": 2,
+        "budgets": [0.1, 0.5],
+        "out": "o",
+        "resume": True,
+        "device": "cpu",
+        "quick": True,
+        "json": False,
+    }
     assert asked.items() <= seen[-1].items()
     run("train", "sample/depth/")
     assert seen[-1]["keys"] == ["teerapittayanon2016branchynet", "veit2018convolutional"]
@@ -294,7 +371,7 @@ def test_run_and_train_hand_over_what_was_asked(run, monkeypatch):
 def test_open_prefers_the_local_book(run, tmp_path, monkeypatch):
     from dynnotes.knowledge import index
 
-    code, out, _ = run("open", "--print")
+    code, _, _ = run("open", "--print")
     assert code == 0
     root = tmp_path / "checkout"
     (root / "book").mkdir(parents=True)
@@ -313,3 +390,23 @@ def test_open_prefers_the_local_book(run, tmp_path, monkeypatch):
     code, _, err = run("open", "early-exit", "--print")
     assert code == 2
     assert "did you mean early-exits" in err
+
+
+def test_new_paper_writes_into_the_checkout_and_nowhere_else(run, tmp_path, monkeypatch):
+    from dynnotes.knowledge import index
+
+    for name in ("dynnotes", "tests", "bib"):
+        (tmp_path / name).mkdir()
+    for path in ROOT.joinpath("bib").rglob("*.*"):
+        (tmp_path / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path.relative_to(ROOT)).write_bytes(path.read_bytes())
+    monkeypatch.setenv("DYNNOTES_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(index, "CHECKOUT", tmp_path / "bib")
+    missing = next(p for p in dynnotes.load().papers(kind="method") if p.source is None)
+    code, out, _ = run("new-paper", missing.key, "--json")
+    assert code == 0
+    files = [Path(f) for f in json.loads(out)]
+    assert all(f.is_file() and f.is_relative_to(tmp_path) for f in files)
+    code, _, err = run("new-paper", missing.key)
+    assert code == 2
+    assert "nothing was written" in err

@@ -7,7 +7,19 @@ from .bibtex import Entry, decode_file, parse
 from .latex import LatexError, decode
 from .names import parse_names
 from .problems import BibliographyError, Problem, suggestion
-from .schema import FACETS, LINKS, MANY, NEEDS_VENUE, OURS, REQUIRED, REQUIRED_OF_DYNAMIC, STANDARD, STATIC_KINDS, VENUE
+from .schema import (
+    FACETS,
+    LINKS,
+    MANY,
+    NEEDS_VENUE,
+    OURS,
+    REQUIRED,
+    REQUIRED_OF_DYNAMIC,
+    STANDARD,
+    STATIC_KINDS,
+    VENUE,
+    WORDS,
+)
 from .taxonomy import Taxonomy, read_taxonomy
 
 _HANDLED = {"title", "author", "year", "eprint", "doi", *LINKS}
@@ -74,9 +86,10 @@ class _Fields:
             self.wrong(name, f"{name}: {error}", "write the character itself; the files are UTF-8")
             return ""
 
-    def many(self, name: str, split: str = ";") -> list[str]:
-        """Values between semicolons, decoded one by one: a LaTeX command may not hold a semicolon."""
-        return list(dict.fromkeys(self.text(name, part) for part in self.raw(name).split(split) if part.strip()))
+    def many(self, name: str) -> list[str]:
+        """Values between semicolons, each once. Words, nodes and keys are taken as written, other names decoded."""
+        parts = [part.strip() for part in self.raw(name).split(";") if part.strip()]
+        return list(dict.fromkeys(self.text(name, part) if name == "aka" else part for part in parts))
 
     def word(self, name: str, word: str, known, what: str) -> None:
         if known is not None and word not in known:
@@ -104,7 +117,8 @@ def _record(entry: Entry, taxonomy: Taxonomy | None, problems: list[Problem]) ->
             what = f"{name} '{record[name]}' is not a web address"
             get.wrong(name, what, "start it with https:// and leave no spaces")
     for name in OURS:
-        record[name] = get.many(name) if name in MANY else get.text(name)
+        read = get.many if name in MANY else get.raw if name in WORDS else get.text
+        record[name] = read(name)
     record["relations"] = _relations(get, relations)
     record["extra"] = [
         [name, get.text(name)]
@@ -199,7 +213,7 @@ def _relations(get: _Fields, kinds: tuple[str, ...]) -> list[list[str]]:
                 get.wrong(kind, what, f"write `{target or 'key'}: where it says so`")
             if [kind, target] in [f[:2] for f in found]:
                 get.wrong(kind, f"{kind} {target} twice", "join the two")
-            found.append([kind, target, where])
+            found.append([kind, target, get.text(kind, where)])
     return found
 
 

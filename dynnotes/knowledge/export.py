@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from .latex import encode, protect
 from .names import format_names
-from .schema import FACETS, VENUE
+from .schema import FACETS, MANY, VENUE, WORDS
 
 if TYPE_CHECKING:
     from .query import Paper
-
 
 
 def keywords(paper: Paper) -> list[str]:
@@ -44,10 +43,12 @@ def bibtex(paper: Paper, full: bool = False) -> str:
 def _ours(paper: Paper) -> dict[str, str]:
     """The fields that only this bibliography has."""
     out = {"code": paper.code}
-    for name in ("method", "taxon", "leaf", "kind", "tldr", "headline", "status"):
+    for name in ("method", "tldr", "headline", "status"):
         out[name] = encode(getattr(paper, name))
-    for name in ("aka", "also", "lists", *FACETS[1:]):
-        out[name] = "; ".join(encode(v) for v in getattr(paper, name))
+    for name in WORDS:
+        out[name] = getattr(paper, name)
+    for name in MANY:
+        out[name] = "; ".join(encode(v) if name == "aka" else v for v in getattr(paper, name))
     for r in paper.relations:
         out[r.kind] = "; ".join(filter(None, [out.get(r.kind), f"{r.target}: {encode(r.where)}"]))
     return out

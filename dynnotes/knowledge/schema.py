@@ -3,6 +3,7 @@
 FACETS = ("kind", "adapts", "unit", "decision", "training", "executes", "modality", "tasks")
 MANY = ("aka", "also", "lists", *FACETS[1:])  # fields with several values, separated by `; `
 OURS = ("method", "taxon", "leaf", "kind", "tldr", "headline", "status", *MANY)  # beside the relations, which are data
+WORDS = ("taxon", "leaf", "kind")  # with MANY but aka: taken as written, no LaTeX
 LINKS = ("url", "code")
 TYPES = (
     "article", "book", "booklet", "conference", "dataset", "inbook", "incollection", "inproceedings", "manual",

@@ -2,7 +2,6 @@
 
 import pytest
 
-
 LEGAL = """\
 @string{eccv = "European Conference " # {on Computer Vision}}
 @STRING(who = {Veit, Andreas and Belongie, Serge})
@@ -12,7 +11,8 @@ Zotero writes a line like this one.
 @InProceedings(wild2018,
   TITLE = "Nested {B{r}aces}, a {"}quote{"} and 100\\% {\\'e}t{\\'e} -- $\\alpha$",
   Author = who # { and M{\\"u}ller, J{\\"o}rg},  booktitle=eccv, YEAR = 2018 , month = jan,
-  pages = {12--34}, method = {Wild}, kind = {method}, taxon = {sample/depth/skips}, adapts = {input}, unit = {layer;exit;},
+  pages = {12--34}, method = {Wild}, kind = {method}, taxon = {sample/depth/skips}, adapts = {input},
+  unit = {layer;exit;},
   decision = {gating}, training = {soft}, executes = {theoretical}, modality = {3d}, tasks = {no},
   tldr = {Costs ~2x less, saves 50% & more
           over two lines.}, status = {checked},
@@ -23,8 +23,12 @@ Zotero writes a line like this one.
 @pytest.mark.parametrize("form", ["lf", "crlf", "cr", "bom"])
 def test_legal_bibtex_of_the_wild(bib, form):
     data = LEGAL.encode("utf-8")
-    data = {"lf": data, "crlf": data.replace(b"\n", b"\r\n"), "cr": data.replace(b"\n", b"\r"),
-            "bom": b"\xef\xbb\xbf" + data}[form]  # fmt: skip
+    data = {
+        "lf": data,
+        "crlf": data.replace(b"\n", b"\r\n"),
+        "cr": data.replace(b"\n", b"\r"),
+        "bom": b"\xef\xbb\xbf" + data,
+    }[form]
     bib.write("a.bib", data)
     p = bib.read()["wild"]
     assert p.title == 'Nested Braces, a "quote" and 100% été – α'
@@ -40,7 +44,11 @@ def test_legal_bibtex_of_the_wild(bib, form):
     ("text", "line", "words"),
     [
         ("@article{a,\n title = {A}\n year = {2018}}\n", 3, ["comma is missing", "year = {2018}"]),
-        ("@article{a,\n title = {A}, year = {2018\n}\n\n@article{b, title = {B}}\n", 1, ["entry a can't be read", "braces"]),
+        (
+            "@article{a,\n title = {A}, year = {2018\n}\n\n@article{b, title = {B}}\n",
+            1,
+            ["entry a can't be read", "braces"],
+        ),
         ("\n\n@article{a\n title = {A}}\n", 3, ["can't be read", "commas"]),
         ("@article{a, title = {A},\n title = {B}}\n", 1, ["title stands twice"]),
         ("@article{a, title = {A},\n Title = {B}}\n", 2, ["title stands twice"]),
@@ -88,8 +96,13 @@ def test_every_problem_of_every_file_at_once_and_nothing_loaded(bib, entry):
     bib.write("c.bib", "@article{c, title = {C}\n year = {2000}}")
     bib.write("taxonomy.yml", bib.path.joinpath("taxonomy.yml").read_text() + "  - {id: new/node, label: N}\n")
     text = "\n".join(bib.problems())
-    for expected in ("bib/a.bib:5: one: year '20x8'", "did you mean 'gating'?", "key 'one' is already taken (bib/a.bib:1)",
-                     "bib/c.bib:2: ", "bib/taxonomy.yml:19: a taxonomy node without 'zh'"):  # fmt: skip
+    for expected in (
+        "bib/a.bib:5: one: year '20x8'",
+        "did you mean 'gating'?",
+        "key 'one' is already taken (bib/a.bib:1)",
+        "bib/c.bib:2: ",
+        "bib/taxonomy.yml:19: a taxonomy node without 'zh'",
+    ):
         assert expected in text
 
 

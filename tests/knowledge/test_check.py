@@ -10,7 +10,11 @@ import pytest
         ({"unit": "layer; exits"}, 10, ["unknown unit 'exits'", "did you mean 'exit'?"]),
         ({"lists": "material"}, 18, ["unknown list 'material'", "did you mean 'materials'?"]),
         ({"taxon": "sample/depth/skip"}, 8, ["unknown taxon", "did you mean 'sample/depth/skips'?"]),
-        ({"taxon": "sample/depth/exits", "leaf": "cascade"}, 18, ["no node 'cascade' below", "did you mean 'cascades'?"]),
+        (
+            {"taxon": "sample/depth/exits", "leaf": "cascade"},
+            18,
+            ["no node 'cascade' below", "did you mean 'cascades'?"],
+        ),
         ({"leaf": "cascades"}, 18, ["no node 'cascades' below sample/depth/skips", "leave it empty"]),
         ({"also": "sample/depht"}, 18, ["unknown taxon 'sample/depht'", "did you mean 'sample/depth'?"]),
         ({"kind": "method; survey"}, 7, ["more than one word"]),
@@ -38,7 +42,7 @@ import pytest
         ({"extends": "base: sec. 1; base: sec. 2"}, 18, ["extends base twice"]),
         ({"extends": "future: sec. 1"}, 18, ["one (2018) extends future, which appeared in 2019", "turn the relation"]),
     ],
-)  # fmt: skip
+)
 def test_a_fault_is_named_with_line_and_remedy(bib, entry, fields, line, words):
     bib.write("sound.bib", entry("base", year="2015") + entry("future", year="2019"))
     bib.write("a.bib", entry("one", **fields))
@@ -53,8 +57,16 @@ def test_a_later_year_is_fine_when_the_preprint_was_earlier(bib, entry):
     assert bib.read()["one"].relations[0].target == "base"
 
 
-@pytest.mark.parametrize("fields", [{"eprint": "cs/0112017"}, {"eprint": "cond-mat/9901001"}, {"eprint": "0704.0001"},
-                                    {"status": "unconfirmed: the authors"}, {"author": "Veit, Andreas and others"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"eprint": "cs/0112017"},
+        {"eprint": "cond-mat/9901001"},
+        {"eprint": "0704.0001"},
+        {"status": "unconfirmed: the authors"},
+        {"author": "Veit, Andreas and others"},
+    ],
+)
 def test_unusual_but_right(bib, entry, fields):
     bib.write("a.bib", entry("one", **fields))
     assert len(bib.read()) == 1
@@ -90,11 +102,20 @@ def test_duplicates(bib, entry, first, second, words, same_file):
 
 
 def test_circles_of_extends_are_named_once(bib, entry):
-    bib.write("a.bib", entry("a", extends="b: 1") + entry("b", extends="c: 1") + entry("c", extends="a: 1")
-              + entry("x", extends="y: 1; a: 2") + entry("y", extends="x: 2") + entry("z", extends="x: 3"))  # fmt: skip
+    bib.write(
+        "a.bib",
+        entry("a", extends="b: 1")
+        + entry("b", extends="c: 1")
+        + entry("c", extends="a: 1")
+        + entry("x", extends="y: 1; a: 2")
+        + entry("y", extends="x: 2")
+        + entry("z", extends="x: 3"),
+    )
     problems = bib.problems()
     assert [p.split(": ", 1)[1].split(";")[0] for p in problems] == [
-        "extends goes in a circle: a -> b -> c -> a", "extends goes in a circle: x -> y -> x"]  # fmt: skip
+        "extends goes in a circle: a -> b -> c -> a",
+        "extends goes in a circle: x -> y -> x",
+    ]
 
 
 def test_papers_may_compare_with_each_other(bib, entry):

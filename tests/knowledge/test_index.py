@@ -70,8 +70,13 @@ def test_any_change_rebuilds(one, entry, builds, change):
         path.write_text(path.read_text(encoding="utf-8").replace("Exits", "Ausgänge"), encoding="utf-8")
     kb = index.knowledge_base(bib.path)
     assert builds
-    assert [p.key for p in kb] == {"longer": ["longer"], "same size": ["two"], "new file": ["one", "two"],
-                                   "removed": [], "taxonomy": ["one"]}[change]  # fmt: skip
+    assert [p.key for p in kb] == {
+        "longer": ["longer"],
+        "same size": ["two"],
+        "new file": ["one", "two"],
+        "removed": [],
+        "taxonomy": ["one"],
+    }[change]
     assert kb.node("sample/depth/exits").label == ("Ausgänge" if change == "taxonomy" else "Exits")
 
 
@@ -87,11 +92,18 @@ def test_a_change_within_one_tick_of_the_clock_is_seen(bib, entry, builds):
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"[]", lambda b: b"null", lambda b: b"\xff\xfe\x00",
-     lambda b: b.replace(b"dynnotes.index/1", b"dynnotes.index/9"), lambda b: b.replace(b'"names"', b'"nemas"'),
-     lambda b: b'{"format":"dynnotes.index/1","papers":[],"taxonomy":{},"stamps":[],"digest":"","read":0}',
-     lambda b: b"[" * 100_000],
-)  # fmt: skip
+    [
+        lambda b: b[: len(b) // 2],
+        lambda b: b"",
+        lambda b: b"[]",
+        lambda b: b"null",
+        lambda b: b"\xff\xfe\x00",
+        lambda b: b.replace(b"dynnotes.index/1", b"dynnotes.index/9"),
+        lambda b: b.replace(b'"names"', b'"nemas"'),
+        lambda b: b'{"format":"dynnotes.index/1","papers":[],"taxonomy":{},"stamps":[],"digest":"","read":0}',
+        lambda b: b"[" * 100_000,
+    ],
+)
 def test_a_damaged_cache_is_rebuilt_silently(one, builds, capfd, damage):
     bib, _ = one
     file = cached(bib)
@@ -153,7 +165,9 @@ def test_two_processes_at_once(one):
         "    assert i._read(i._cache_path(bib)) is not None, 'a torn file was seen'\n"
     )
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    running = [subprocess.Popen([sys.executable, "-c", code, str(bib.path)], env=env, stderr=subprocess.PIPE) for _ in "ab"]
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, str(bib.path)], env=env, stderr=subprocess.PIPE) for _ in "ab"
+    ]
     for process in running:
         _, error = process.communicate(timeout=120)
         assert process.returncode == 0, error.decode()

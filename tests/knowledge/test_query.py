@@ -7,14 +7,37 @@ from dynnotes.knowledge.query import UnknownName, UnknownWord
 
 @pytest.fixture
 def kb(bib, entry):
-    bib.write("a.bib", "".join([
-        entry("resnet2016", year="2016", method="ResNet", kind="background", taxon="background", adapts="none"),
-        entry("aig2018", method="ConvNet-AIG", aka="AIG", training="gumbel-softmax", extends="resnet2016: sec. 3"),
-        entry("branchy2016", year="2016", method="BranchyNet", taxon="sample/depth/exits", leaf="cascades",
-              unit="exit", decision="confidence", training="none", lists="materials; survey-list"),
-        entry("both2020", year="2020", method="Dual", unit="layer; exit", also="sample/depth/exits",
-              tldr="Gates and exits, both.", compares="aig2018: table 1; branchy2016: table 1"),
-    ]))  # fmt: skip
+    bib.write(
+        "a.bib",
+        "".join(
+            [
+                entry("resnet2016", year="2016", method="ResNet", kind="background", taxon="background", adapts="none"),
+                entry(
+                    "aig2018", method="ConvNet-AIG", aka="AIG", training="gumbel-softmax", extends="resnet2016: sec. 3"
+                ),
+                entry(
+                    "branchy2016",
+                    year="2016",
+                    method="BranchyNet",
+                    taxon="sample/depth/exits",
+                    leaf="cascades",
+                    unit="exit",
+                    decision="confidence",
+                    training="none",
+                    lists="materials; survey-list",
+                ),
+                entry(
+                    "both2020",
+                    year="2020",
+                    method="Dual",
+                    unit="layer; exit",
+                    also="sample/depth/exits",
+                    tldr="Gates and exits, both.",
+                    compares="aig2018: table 1; branchy2016: table 1",
+                ),
+            ]
+        ),
+    )
     return bib.read()
 
 
@@ -37,7 +60,9 @@ def test_taxon_matches_descendants_and_also(kb):
     assert keys(kb.papers(taxon="sample/depth/exits/")) == ["branchy2016", "both2020"]
     assert keys(kb.papers(taxon="sample/depth/exits/cascades")) == ["branchy2016"]
     assert keys(kb.papers(taxon=["sample/depth/exits/cascades", "sample/depth/skips"], until=2018)) == [
-        "branchy2016", "aig2018"]  # fmt: skip
+        "branchy2016",
+        "aig2018",
+    ]
 
 
 def test_years_are_inclusive(kb):

@@ -65,7 +65,10 @@ def test_the_wheel_answers(installed):
     assert out.stdout.endswith(f" {len(kb.nodes)} {dynnotes.__version__}\n")
     found = python(installed, "-m", "dynnotes", "find", "--decision", "gating")
     assert len(found.stdout.splitlines()) == len(kb.papers(decision="gating"))
-    assert "https://dynnotes.github.io/dynnotes/papers/" in python(installed, "-m", "dynnotes", "open", "AIG", "--print").stdout
+    assert (
+        "https://dynnotes.github.io/dynnotes/papers/"
+        in python(installed, "-m", "dynnotes", "open", "AIG", "--print").stdout
+    )
 
 
 def test_a_model_without_torch_is_a_clear_error(installed):
