@@ -511,9 +511,10 @@ function side(show, id, role, hooks) {
       const row = Math.floor(((event.clientY - r.top) / r.height) * d.grid.rows);
       return col >= 0 && row >= 0 && col < d.grid.cols && row < d.grid.rows ? [row, col] : null;
     };
-    const item = make("li", `dt-item dt-kind-${/^[a-z]+$/.test(d.kind) ? d.kind : "other"}`, button);
+    const kind = `dt-item dt-kind-${/^[a-z]+$/.test(d.kind) ? d.kind : "other"}`;
+    const item = make("li", kind, button);
     path.append(item);
-    return { item, button, state, price, grid, flow };
+    return { item, kind, button, state, price, grid, flow };
   });
   if (!units.length) path.replaceWith(make("p", "dt-empty", "This trace has no decisions: every input runs the whole network."));
   path.addEventListener("keydown", (event) => {
@@ -528,7 +529,9 @@ function side(show, id, role, hooks) {
 
   let overlay = null; // {mask, edge, boxes}
   let words = [];
-  let painted = -1;
+  let painted = -1; // input on the scene
+  let drawn = -1; // budget and input in the path
+  let tells = [];
   function paint(b) {
     if (painted === b) return;
     painted = b;
@@ -638,22 +641,25 @@ function side(show, id, role, hooks) {
       strip.scrollLeft = thumb.offsetLeft - (strip.clientWidth - thumb.offsetWidth) / 2;
     const compare = input.hard === null || rival.hard === null ? 0 : Math.sign(input.hard - rival.hard);
     title.textContent = compare < 0 ? "Easier input" : compare > 0 ? "Harder input" : role === "left" ? "Left input" : "Right input";
-    const all = units.map((_, i) => tell(show, v, b, i));
-    const around = (i) => all[i] !== undefined && all[i].state === "off";
-    for (const [i, u] of units.entries()) {
-      const told = all[i];
-      // the line runs through what was computed and bends around what was skipped
-      const [x0, x1] = [around(i - 1) ? 3 : 9, around(i + 1) ? 3 : 9];
-      u.flow.setAttribute("d", around(i) ? `M${x0} 0C${x0} 22 3 18 3 42V58C3 82 ${x1} 78 ${x1} 100` : told.state === "left" ? "M9 0V50" : "M9 0V100");
-      const played = i < depth;
-      u.item.className = u.item.className.replace(/ dt-(is|now|future)\S*/g, "") + ` dt-is-${told.state}${played || (told.state === "ghost" && depth > bill.left) ? "" : " dt-future"}${i === depth - 1 && depth < units.length ? " dt-now" : ""}`;
-      u.state.textContent = told.short;
-      u.price.textContent = macs(bill.costs[i]);
-      u.button.setAttribute("aria-label", `${show.decisions[i].name}: ${told.long}`);
-      if (u.grid && u.drawn !== v * show.inputs.length + b) {
-        u.drawn = v * show.inputs.length + b;
-        u.grid.update(v, b);
+    if (drawn !== v * show.inputs.length + b) {
+      drawn = v * show.inputs.length + b;
+      tells = units.map((_, i) => tell(show, v, b, i));
+      const around = (i) => tells[i] !== undefined && tells[i].state === "off";
+      for (const [i, u] of units.entries()) {
+        u.state.textContent = tells[i].short;
+        u.price.textContent = macs(bill.costs[i]);
+        u.button.setAttribute("aria-label", `${show.decisions[i].name}: ${tells[i].long}`);
+        if (u.grid) u.grid.update(v, b);
+        // the line runs through what was computed and bends around what was skipped
+        const [x0, x1] = [around(i - 1) ? 3 : 9, around(i + 1) ? 3 : 9];
+        u.flow.setAttribute("d", around(i) ? `M${x0} 0C${x0} 22 3 18 3 42V58C3 82 ${x1} 78 ${x1} 100` : tells[i].state === "left" ? "M9 0V50" : "M9 0V100");
       }
+    }
+    for (const [i, u] of units.entries()) {
+      const { state: how } = tells[i];
+      const shown = i < depth || (how === "ghost" && depth > bill.left);
+      const name = `${u.kind} dt-is-${how}${shown ? "" : " dt-future"}${i === depth - 1 && depth < units.length ? " dt-now" : ""}`;
+      if (u.item.className !== name) u.item.className = name; // most units stay as they are from step to step
     }
     const now = bill.upto[Math.min(depth, bill.upto.length - 1)];
     const done = depth >= bill.end;
@@ -869,8 +875,9 @@ export function mount(el, trace, options = {}) {
       announce();
       return;
     }
-    timer = setTimeout(tick, Math.min(600, Math.max(30, 6000 / D)));
-    set({ step: state.step + 1 }, true);
+    const stride = Math.ceil(D / 100); // about six seconds at most, however deep the network
+    timer = setTimeout(tick, Math.min(600, Math.max(60, 6000 / D)));
+    set({ step: Math.min(D, state.step + stride) }, true);
     sides.left.follow(state.step);
     sides.right.follow(state.step);
   }
