@@ -502,16 +502,29 @@ def test_every_kind_is_driven(kind, site, visit):
 
 
 @in_browser
-def test_running_costs_add_up_to_the_bill(site, visit):
+def test_the_viewer_reads_the_same_gates_and_bills_as_python(site, visit):
     page = visit(site.page("sums", site.show(smallest())))
     for kind in KINDS:
         trace = trace_of(kind)
-        bills = ask(page, trace, "return show.budgets.map((_, v) => show.inputs.map((_, b) => show.bill(v, b)))")
-        for one, row in zip(trace["budgets"], bills, strict=True):
-            for spent, bill in zip(one["spent"], row, strict=True):
-                assert bill["upto"][-1] == spent
-                assert bill["fixed"] + sum(bill["costs"]) == pytest.approx(spent)
-                assert bill["upto"] == sorted(bill["upto"])
+        rest = np.array([b["spent"] for b in trace["budgets"]])
+        found = ask(
+            page,
+            trace,
+            """const all = (f) => show.budgets.map((_, v) => show.inputs.map((_, b) => f(v, b)));
+            return { bills: all(show.bill), gates: show.decisions.map(d =>
+                all((v, b) => Array.from({ length: d.n }, (_, i) => d.value(v, b, i)))) }""",
+        )
+        for d, seen in zip(trace["decisions"], found["gates"], strict=True):
+            gate = traces.read_gates(d["gate"]).astype(float)
+            np.testing.assert_allclose(np.reshape(seen, gate.shape), gate)
+            rest = rest - (gate * np.broadcast_to(d["macs"], gate.shape)).reshape(*rest.shape, -1).sum(2)
+        for v, b in np.ndindex(rest.shape):
+            bill, spent = found["bills"][v][b], trace["budgets"][v]["spent"][b]
+            assert not bill["scaled"]
+            assert bill["fixed"] == pytest.approx(rest[v, b])
+            assert bill["fixed"] + sum(bill["costs"]) == pytest.approx(spent)
+            assert bill["upto"][-1] == spent
+            assert bill["upto"] == sorted(bill["upto"])
 
 
 @in_browser
@@ -538,6 +551,12 @@ def test_an_exit_is_a_door_and_what_follows_is_ghosted(site, visit):
     states = [re.search(r"dt-is-(\w+)", li.get_attribute("class")).group(1) for li in easy.locator(".dt-item").all()]
     assert states == ["left", "ghost", "ghost", "ghost"]
     assert re.fullmatch(r"Left at exit 1 of 4 after 470 k MACs, 23% of full\.", shown(page)[0][2])
+    assert [p.inner_text() for p in page.locator(".dt-side").nth(1).locator(".dt-price").all()] == [
+        "310 k",
+        "403 k",
+        "524 k",
+        "681 k",
+    ]  # each stage's own price, though the file has the price of leaving
     assert easy.locator(".dt-arrow").first.is_visible()
     assert not easy.locator(".dt-arrow").nth(1).is_visible()
     page.get_by_label("Depth").focus()

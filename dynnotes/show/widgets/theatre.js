@@ -472,7 +472,7 @@ function side(show, id, role, hooks) {
   const rowsFit = show.decisions.reduce((sum, d) => sum + (isGrid(d) ? Math.max(26, Math.min(60, d.grid.rows * 8)) : 22), 0) <= 900 && show.decisions.length <= 24;
   path.classList.add(rowsFit ? "dt-rows" : "dt-tiles");
   const longest = Math.max(0, ...show.decisions.map((d) => d.name.length));
-  path.style.setProperty("--dt-name", `${Math.min(106, Math.max(54, Math.ceil(7.4 * longest)))}px`);
+  path.style.setProperty("--dt-name", `${Math.min(106, Math.max(68, Math.ceil(7.4 * longest)))}px`);
   path.style.setProperty("--dt-tile", `${Math.min(26, Math.max(8, Math.floor(250 / Math.sqrt(show.decisions.length || 1)) - 4))}px`);
   const dearest = Math.max(1, ...show.decisions.map((d) => (d.kind === "exit" ? d.stage : d.total)));
   const units = show.decisions.map((d, i) => {
