@@ -65,7 +65,7 @@ def notebooks() -> bool:
 
 
 def browser() -> bool:
-    return pytest("browser", "tests/book", "--durations=5")
+    return pytest("browser", "tests/book", *workers(), "--durations=5")
 
 
 def chromium() -> bool:
@@ -85,7 +85,7 @@ def book() -> bool:
     """Build from clean with warnings as errors, unless nothing changed since the last good build.
 
     A second build over pickled pages would forget the warnings of the first, so a build always starts clean; only what
-    notebooks printed is kept, and only while neither they nor the package changed: jupyter-cache looks at notebooks alone.
+    notebooks printed is kept, and only while neither they nor the package changed (jupyter-cache sees notebooks alone).
     """
     code = [f"{folder}/**/*" for folder in ("dynnotes", "notebooks", "results", "assets/traces", "bib")]
     executed = digest(*code, "constraints.txt", "pyproject.toml")

@@ -17,7 +17,7 @@ from docutils import nodes
 
 from dynnotes import registry
 
-from . import figures, pages
+from . import figures, pages, tables
 
 PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -151,12 +151,13 @@ def _directives(app):
 
 
 def page(app, pagename, templatename, context, doctree):
-    """Give each page only the scripts it needs, and take away two that the theme adds twice.
+    """Give each page only the scripts it needs, and mend what the theme gets wrong.
 
     sphinx-thebe puts `const THEBE_JS_URL` on a page twice, which throws; its button is not used here. An empty default
-    mode makes the theme complain in the console.
+    mode makes the theme complain in the console. It prints the title unescaped into a heading for paper.
     """
     context["default_mode"] = context.get("default_mode") or "auto"
+    context["pagetitle"] = tables.text(context.get("pagetitle", ""))
     html = [node.astext() for node in doctree.findall(nodes.raw)] if doctree is not None else []
 
     def uses(mark):
@@ -166,6 +167,10 @@ def page(app, pagename, templatename, context, doctree):
         app.add_js_file("js/plotly-lazy.js", loading_method="defer")
     if uses('id="dyn-map"'):
         app.add_js_file("js/map.js", loading_method="defer")
+    if 'role="doc-biblioentry"' in context.get("body", ""):  # docutils writes roles that WAI-ARIA has withdrawn
+        context["body"] = context["body"].replace(' role="doc-biblioentry"', "").replace(
+            '<div role="list" class="citation-list">', '<div class="citation-list">'
+        )
     here = {str(getattr(script, "filename", "")) for script in context.get("script_files", [])}
     if uses("dyn-theatre") and not any("dynnotes/host.js" in name for name in here):  # where widgets are, myst-nb did
         app.add_js_file("dynnotes/host.js")

@@ -1,13 +1,17 @@
 """Finds a Chromium for the checks of the book, or installs one: `python tests/book/browser.py` prints which it is.
 
-In this order: $DYNNOTES_CHROMIUM, an installed Chromium or Chrome, Playwright's own, `apt-get install chromium` where we
-are root, `playwright install chromium`. Without any of them the checks fail and say what to do; they are never skipped.
+In this order: $DYNNOTES_CHROMIUM, an installed Chromium or Chrome, Playwright's own, `apt-get install chromium` where
+we are root, `playwright install chromium`. Without any of them the checks fail and say what to do: never a skip.
 """
 
+import contextlib
+import functools
+import http.server
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +50,20 @@ def install() -> str | None:
     if not find():
         subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"])
     return find()
+
+
+@contextlib.contextmanager
+def serve(folder: Path):
+    """The address of a local server over `folder`."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
 
 
 if __name__ == "__main__":
