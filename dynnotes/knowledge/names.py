@@ -1,46 +1,37 @@
 """BibTeX names: `First von Last and von Last, Jr, First` to parts and back."""
 
+import re
+
 from .latex import decode, encode
 
 Name = tuple[str, ...]  # (last,), (last, first) or (last, jr, first)
 
 
-def _split(text: str, at_word: str | None) -> list[str]:
-    """Split outside braces: at the word `and`, at commas, or (None) at white space."""
-    pieces, depth, current = [], 0, []
-    tokens = _tokens(text, at_word)
-    for token in tokens:
-        depth += token.count("{") - token.count("}") if token in "{}" else 0
-        separator = depth == 0 and (token.isspace() if at_word is None else token.lower() == at_word)
-        if separator:
-            pieces.append("".join(current))
-            current = []
-        else:
-            current.append(token)
-    return [*pieces, "".join(current)]
+AND, COMMA, SPACE = r"(?<=\s)and(?=\s)", ",", r"\s+"
 
 
-def _tokens(text: str, at_word: str | None) -> list[str]:
-    import re
-
-    if at_word == "and":
-        return [t for t in re.split(r"(\\.|[{}]|(?<=\s)and(?=\s))", text, flags=re.I | re.S) if t]
-    if at_word == ",":
-        return [t for t in re.split(r"(\\.|[{},])", text, flags=re.S) if t]
-    return [t for t in re.split(r"(\\.|[{}]|\s+)", text, flags=re.S) if t]
+def _split(text: str, separator: str) -> list[str]:
+    """Split at a separator that stands outside braces and is not part of a LaTeX command."""
+    pieces, depth, start = [], 0, 0
+    for found in re.finditer(rf"\\.|[{{}}]|(?P<separator>{separator})", text, re.IGNORECASE | re.DOTALL):
+        depth += (found[0] == "{") - (found[0] == "}")
+        if found["separator"] and depth == 0:
+            pieces.append(text[start : found.start()])
+            start = found.end()
+    return [*pieces, text[start:]]
 
 
 def parse_names(text: str) -> tuple[Name, ...]:
     """Names of a BibTeX author field, decoded. Raises ValueError naming the one that can't be split."""
     names = []
-    for piece in _split(" ".join(text.split()), "and"):
-        parts = [p.strip() for p in _split(piece, ",")]
+    for piece in _split(" ".join(text.split()), AND):
+        parts = [p.strip() for p in _split(piece, COMMA)]
         if not piece.strip():
             raise ValueError("an empty name")
         if len(parts) > 3:
             raise ValueError(f"'{decode(piece)}' has {len(parts) - 1} commas")
         if len(parts) == 1 and piece.strip() != "others":
-            words = [w for w in _split(parts[0], None) if w]
+            words = [w for w in _split(parts[0], SPACE) if w]
             von = next((i for i, w in enumerate(words[:-1]) if w[0].islower()), len(words) - 1)
             parts = [" ".join(words[von:]), " ".join(words[:von])]
         names.append(tuple(d for p in parts if (d := decode(p))))

@@ -46,6 +46,7 @@ def test_any_text_decodes_or_says_why_not(pieces):
 
 
 @given(st.lists(NAME, min_size=1, max_size=4).map(tuple))
+@example((("\\AND",), ("a and",), ("and b", "and")))
 @example((("Google and Co, Inc.",), ("van der Maaten", "Laurens"), ("King", "Jr.", "Martin Luther"), ("{", "}")))
 @settings(deadline=None)
 def test_names_survive(names):

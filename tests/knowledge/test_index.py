@@ -153,6 +153,22 @@ def test_problems_leave_no_index_behind(one, builds):
         dynnotes.load(bib.path)
 
 
+def test_a_write_that_breaks_off_leaves_the_old_file(one, monkeypatch):
+    bib, _ = one
+    before = cached(bib).read_bytes()
+
+    def disk_full(value, file, **_):
+        file.write('{"format": "dynno')
+        file.flush()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(index.json, "dump", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        index.write_index(cached(bib), index.build(bib.path))
+    assert cached(bib).read_bytes() == before
+    assert [f.name for f in index.cache_dir().iterdir()] == [cached(bib).name]
+
+
 def test_two_processes_at_once(one):
     """Readers and writers race over one cache file; each must see a whole bibliography."""
     bib, _ = one

@@ -1,5 +1,7 @@
 """Questions: facets combine with AND, lists mean any of, names are forgiving, mistakes name the nearest."""
 
+from dataclasses import replace
+
 import pytest
 
 from dynnotes.knowledge.query import UnknownName, UnknownWord
@@ -63,6 +65,11 @@ def test_taxon_matches_descendants_and_also(kb):
         "branchy2016",
         "aig2018",
     ]
+
+
+def test_a_node_is_not_its_longer_named_neighbour(kb):
+    assert replace(kb["AIG"], taxon="sample/depth/exits-all", also=()).within("sample/depth")
+    assert not replace(kb["AIG"], taxon="sample/depth/exits-all", also=()).within("sample/depth/exits")
 
 
 def test_years_are_inclusive(kb):
