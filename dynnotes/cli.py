@@ -366,7 +366,7 @@ def run(args) -> int:
         if not os.path.isfile(path):
             raise Mistake(f"{path}: no such image file")
     (args.key,) = _implemented(args)
-    return _models("dynnotes.learn.play").run_command(args)
+    return _models("dynnotes.show.play").run_command(args)
 
 
 def train(args) -> int:
