@@ -16,8 +16,9 @@ from pathlib import Path
 from docutils import nodes
 
 from dynnotes import registry
+from dynnotes.learn import evidence
 
-from . import figures, pages, tables
+from . import figures, pages, tables, traces
 
 PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -54,21 +55,24 @@ def _kb(app):
     return app.dynnotes_kb
 
 
-def _read(path: Path, version: str) -> dict | None:
-    """A JSON file of ours, or None when there is no such file. Raises ExtensionError naming the file and the remedy."""
+def _file(path: Path, load):
+    """What `load` reads from a file of ours, None when there is none; a fault stops the build with its own words."""
     from sphinx.errors import ExtensionError
 
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as fault:
-        raise ExtensionError(f"{path}: not JSON ({fault}); write it again with `dynnotes train`") from None
-    found = str(content.get("format")) if isinstance(content, dict) else "no format"
-    if found != version:
-        remedy = "write it again with `dynnotes train`"
-        raise ExtensionError(f"{path}: format is {found!r}, this book reads {version!r}; {remedy}")
-    return content
+        return load(path)
+    except (evidence.ResultError, traces.TraceFileError) as fault:
+        raise ExtensionError(str(fault)) from None
+
+
+def _results(path: Path) -> str:
+    """HTML of a result file; empty when there is none."""
+    result = _file(path, evidence.load_result)
+    if result is None:
+        return ""
+    return pages.results_section(result, evidence.load_static(result, path.parent), evidence.is_stale(result))
 
 
 def configure(app, config):
@@ -99,8 +103,8 @@ def generate(app):
             paper,
             kb,
             source=sources.get(paper.key),
-            result=_read(root / "results" / f"{paper.key}.json", "dynnotes.results/1"),
-            trace=_read(root / "assets" / "traces" / f"{paper.key}.json", "dynnotes.trace/1"),
+            results=_results(root / "results" / f"{paper.key}.json") if paper.key in sources else "",
+            trace=_file(root / "assets" / "traces" / f"{paper.key}.json", traces.load),
             repository=options.get("repository_url", ""),
             branch=options.get("repository_branch", "main"),
         )
@@ -140,7 +144,7 @@ def _directives(app):
         def run(self):
             path = _root(self.env.app) / "assets" / "traces" / f"{self.arguments[0]}.json"
             self.env.note_dependency(str(path))
-            trace = _read(path, "dynnotes.trace/1")
+            trace = _file(path, traces.load)
             if trace is None:
                 return self.parse_content_to_nodes()
             return [nodes.raw("", pages.theatre(trace), format="html")]

@@ -11,7 +11,10 @@ from collections import defaultdict
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
-from .tables import FACETS, authors, link, preformatted, text, words
+from dynnotes.learn import evidence
+
+from . import figures
+from .tables import FACETS, authors, link, number, percent, preformatted, table, text, words
 
 MAP = "../book/map.html"
 YES = '<span class="dyn-badge dyn-yes">implemented</span>'
@@ -150,49 +153,111 @@ def bibtex(paper) -> str:
     )
 
 
+def idea(source) -> str:
+    """Markdown: the docstring of the paper's module, with its equations; its lines are written to be read as a page."""
+    return ast.get_docstring(ast.parse(Path(source.file).read_text(encoding="utf-8"))) or ""
+
+
 def code(source, repository: str = "", branch: str = "main") -> str:
-    """Markdown: the module's docstring as prose, its equations rendered; then the rest of the file, highlighted."""
+    """Markdown: the paper's module without its docstring (that is `idea`), highlighted, with the lines of the file."""
     path = Path(source.file)
     body = path.read_text(encoding="utf-8")
+    lines, start = body.split("\n"), 0
     tree = ast.parse(body)
-    doc, start = ast.get_docstring(tree) or "", 0
-    if doc:
+    if ast.get_docstring(tree):
         start = tree.body[0].end_lineno
-    rest = body.split("\n")[start:]
-    while rest and not rest[0].strip():
-        rest, start = rest[1:], start + 1
-    shown = "\n".join(rest).rstrip()
-    inside = "dynnotes/" + path.as_posix().rpartition("/dynnotes/")[2]
+    while start < len(lines) and not lines[start].strip():
+        start += 1
+    shown = "\n".join(lines[start:]).rstrip()
+    inside = source.module.replace(".", "/") + ".py"
     where = link(f"{repository}/blob/{branch}/{inside}", inside) if repository else text(inside)
     mark = fence(shown)
-    return "\n".join(
-        [
-            "## How it works",
-            "",
-            doc,
-            "",
-            "## Code",
-            "",
-            raw(f'<p class="dyn-file">{where}, class <code>{text(source.name)}</code></p>'),
-            f"{mark}{{code-block}} python\n:lineno-start: {start + 1}\n\n{shown}\n{mark}",
-            "",
-        ]
+    return (
+        raw(f'<p class="dyn-file">{where}, class <code>{text(source.name)}</code></p>')
+        + f"\n{mark}{{code-block}} python\n:lineno-start: {start + 1}\n\n{shown}\n{mark}\n"
     )
 
 
-def results_section(result: dict) -> str:
-    """Markdown of what the recipe measured: a figure, a table with intervals, and the receipt.
+def results_section(result: dict, static=(), stale: bool = False) -> str:
+    """What the recipe measured, as HTML: the verdict, a figure, a table with intervals, the receipt, its origin.
 
-    `result` is a `dynnotes.results/1` file. Fields that it lacks leave their cell empty; another major version
-    is named, not guessed at.
+    `result`: a checked `dynnotes.results/1` file; `static`: runs of the static nets beside it; `stale`: whether the
+    code changed since. Every mean, interval and verdict is computed here from the single runs.
     """
-    version = str(result.get("format", ""))
-    if version != "dynnotes.results/1":
-        return raw(
-            f'<p class="dyn-note">These results are in the format {text(version or "(none)")}, '
-            "which this book cannot show; it reads dynnotes.results/1.</p>"
+    points, found = evidence.summary(result), evidence.verdict(result, static)
+    full = result.get("full")
+    seeds = len({run["seed"] for run in result["runs"]})
+    knob = result["budget"]["name"]
+    name = {"reproduced": "reproduced", "partly": "partly reproduced", "not": "not reproduced", "open": "not judged"}
+    tone = {"reproduced": "dyn-yes", "partly": "dyn-doubt", "not": "dyn-doubt", "open": ""}[found["verdict"]]
+    badges = f'<span class="dyn-badge {tone}">{name[found["verdict"]]}</span>'
+    if stale:
+        badges += ' <span class="dyn-badge dyn-doubt">stale: the code changed since this was measured</span>'
+    parts = [f'<p class="dyn-badges">{badges}</p>', f"<p>{' '.join(text(claim.text) for claim in found['claims'])}</p>"]
+
+    curves = [_curve(result["recipe"]["net"], [(p.macs.mean, p.accuracy, f"{knob} {p.budget:g}") for p in points])]
+    if static:
+        line = [(macs, accuracy, net) for net, macs, accuracy in evidence.static_points(static)]
+        curves.append({**_curve("static nets", line), "dash": True})
+    label = f"{result['recipe']['net']}: accuracy against executed MACs at {len(points)} budgets"
+    parts.append(figures.embed(figures.tradeoff(curves), label))
+
+    head = [text(knob), "accuracy", "executed MACs", "of everything on", "MACs follow difficulty"]
+    rows = [
+        [
+            f"{p.budget:g}",
+            interval(p.accuracy, percent),
+            number(p.macs.mean),
+            percent(p.macs.mean / full) if full else "–",
+            "–" if p.correlation is None else interval(p.correlation, "{:+.2f}".format),
+        ]
+        for p in points
+    ]
+    over = f"{seeds} seeds, in brackets the 95 % interval" if seeds > 1 else "one seed, so no interval"
+    parts.append(table(head, rows, caption=f"On {result['task']}, {over}. Claimed and executed MACs are equal."))
+    if result["receipts"]:
+        parts.append(receipt_table(result["receipts"]))
+    recipe, versions = result["recipe"], result["versions"]
+    parts.append(
+        '<p class="dyn-muted dyn-small">'
+        + text(
+            f"{recipe['net']}, {result['params']:,} parameters, {recipe['samples']:,} training and "
+            f"{recipe['test_samples']:,} test samples, {recipe['epochs']} epochs. {result['date']}, "
+            + ", ".join(f"{what} {version}" for what, version in versions.items())
+            + "."
         )
-    return raw("<p>" + text(json.dumps(result)[:300]) + "</p>")
+        + f" Again: <code>{text(result['command'])}</code></p>"
+    )
+    return "\n".join(parts)
+
+
+def _curve(name: str, points) -> dict:
+    """A curve for `figures.tradeoff` from (MACs, accuracy interval, label)."""
+    known = [(macs, a.mean if a.low is None else a.low, a.mean, a.mean if a.high is None else a.high, label)
+             for macs, a, label in points]
+    x, low, y, high, labels = map(list, zip(*known, strict=True))
+    return {"name": name, "x": x, "y": y, "low": low, "high": high, "labels": labels}
+
+
+def interval(value, form) -> str:
+    """A mean with its interval, where there is one: '93.1 % (92.0 % to 94.2 %)'."""
+    if value.low is None:
+        return form(value.mean)
+    return f'{form(value.mean)} <span class="dyn-muted">({form(value.low)} to {form(value.high)})</span>'
+
+
+def receipt_table(receipts) -> str:
+    """Needed, claimed, executed and issued MACs per input, and milliseconds, one row per batch size."""
+    head = ["batch", "everything on", "needed", "claimed", "executed", "issued", "ms dense", "ms sparse", "time"]
+    rows = []
+    for receipt in receipts:
+        low, high = receipt["time_spread"]
+        time = f'{receipt["time_ratio"]:.2f} <span class="dyn-muted">({low:.2f} to {high:.2f})</span>'
+        if receipt["void"]:
+            time = '<span class="dyn-muted">void: the machine was not quiet</span>'
+        macs = [number(receipt[name]) for name in ("full", "needed", "claimed", "executed", "issued")]
+        rows.append([str(receipt["batch"]), *macs, f"{receipt['ms_dense']:.3g}", f"{receipt['ms_sparse']:.3g}", time])
+    return table(head, rows, caption="Receipt of a larger net, MACs and ms per input; time is sparse over dense.")
 
 
 def theatre(trace: dict | None) -> str:
@@ -204,10 +269,13 @@ def theatre(trace: dict | None) -> str:
     return static_html(trace)
 
 
-def paper_page(paper, kb, *, source=None, result=None, trace=None, repository: str = "", branch: str = "main") -> str:
+def paper_page(
+    paper, kb, *, source=None, results: str = "", trace=None, repository: str = "", branch: str = "main"
+) -> str:
     """The whole page of one paper, as MyST Markdown.
 
-    `source`: where its class stands (`registry.Source`) or None; `result`, `trace`: its files, read, or None.
+    `source`: where its class stands (`registry.Source`) or None; `results`: HTML of `results_section`; `trace`: its
+    trace file, read, or None.
     """
     venue = ", ".join(str(part) for part in (paper.venue, paper.year) if part)
     aka = f' <span class="dyn-muted">also called {text(", ".join(paper.aka))}</span>' if paper.aka else ""
@@ -224,17 +292,19 @@ def paper_page(paper, kb, *, source=None, result=None, trace=None, repository: s
     ]
     about = re.sub(r"[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd]", " ", paper.tldr or paper.title)  # what YAML can hold
     about = json.dumps(about, ensure_ascii=False)
+    wide = "html_theme.sidebar_secondary.remove: true\n" if trace is not None else ""  # the theatre wants the width
     parts = [
-        f"---\norphan: true\nmyst:\n  html_meta:\n    description: {about}\n---",
+        f"---\norphan: true\n{wide}myst:\n  html_meta:\n    description: {about}\n---",
         f"# {markdown(paper.title)}",
         raw("\n".join(part for part in head if part)),
     ]
     if trace is not None:
         parts += ["## Watch it decide", raw(theatre(trace))]
     if source is not None:
-        parts.append(code(source, repository, branch))
-        if result is not None:
-            parts += ["## What it does here", results_section(result)]
+        parts += ["## How it works", idea(source)]
+        if results:
+            parts += ["## What it does here", raw(results)]
+        parts += ["## Code", code(source, repository, branch)]
     elif paper.kind == "survey":
         note = "A survey has no code of its own; the papers it covers do."
         parts += ["## Code", raw(f'<p class="dyn-note">{note}</p>')]
