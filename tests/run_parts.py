@@ -19,7 +19,7 @@ BIN = Path(sys.executable).parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NOISE = "metadata.language_info metadata.widgets cell.metadata.execution"
 STRIP = [BIN / "nbstripout", "--keep-id", "--extra-keys", NOISE]
-ENV = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "TOKENIZERS_PARALLELISM": "false"}
+ENV = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "JUPYTER_PREFER_ENV_PATH": "1"}  # the kernel of .venv
 
 
 def run(*command, **env) -> bool:
@@ -43,7 +43,7 @@ def workers() -> list[str]:
 
 def lint() -> bool:
     good = run(BIN / "ruff", "check", ".")
-    good &= run(BIN / "lint-imports", "--no-timing") if (ROOT / "pyproject.toml").is_file() else True
+    good &= run(BIN / "lint-imports", "--no-logo")
     if NOTEBOOKS:
         clean = run(*STRIP, "--verify", *NOTEBOOKS)
         if not clean:
@@ -57,7 +57,7 @@ def tests() -> bool:
 
 
 def fast() -> bool:
-    return pytest("fast", "tests", "--ignore=tests/book", *workers(), "-m", "not slow")
+    return pytest("fast", "tests", "--ignore=tests/book", *workers(), "-m", "not slow and not browser")
 
 
 def notebooks() -> bool:

@@ -5,7 +5,7 @@ Building the book needs no step beforehand: when Sphinx starts, this module
 2. stages the scripts that live elsewhere (plotly.min.js in its wheel, the widgets beside their Python) for `_static/`;
 3. hands every `.bib` file to sphinxcontrib-bibtex, so that `{cite}` works in pages and notebooks.
 
-Directives: `{field-map}`, `{field-facts}`, `{theatre} KEY`.
+Directives: `{field-map}`, `{field-facts}`, `{theatre} KEY`. Role: {paper}`KEY`, a link to a paper's page.
 """
 
 import json
@@ -116,7 +116,24 @@ def generate(app):
 
 
 def _directives(app):
-    from sphinx.util.docutils import SphinxDirective
+    from sphinx.util.docutils import ReferenceRole, SphinxDirective
+
+    class PaperLink(ReferenceRole):
+        """{paper}`key` or {paper}`words <key>`, in pages and notebooks; the key may be a method's name."""
+
+        def run(self):
+            from dynnotes.knowledge.query import UnknownName
+
+            try:
+                paper = _kb(self.env.app)[self.target]
+            except UnknownName as fault:
+                message = self.inliner.reporter.error(str(fault), line=self.lineno)
+                return [self.inliner.problematic(self.rawtext, self.rawtext, message)], [message]
+            name = self.title if self.has_explicit_title else paper.method
+            if paper.kind == "background":  # no page of its own
+                return [nodes.reference(self.rawtext, name, refuri=paper.link)], []
+            target = self.env.app.builder.get_relative_uri(self.env.docname, f"papers/{paper.key}")
+            return [nodes.reference(self.rawtext, name, refuri=target, internal=True)], []
 
     class Generated(SphinxDirective):
         """A directive whose body comes from the knowledge base; its page is read again when the literature changes."""
@@ -149,6 +166,7 @@ def _directives(app):
                 return self.parse_content_to_nodes()
             return [nodes.raw("", pages.theatre(trace), format="html")]
 
+    app.add_role("paper", PaperLink())
     app.add_directive("field-map", FieldMap)
     app.add_directive("field-facts", FieldFacts)
     app.add_directive("theatre", Theatre)

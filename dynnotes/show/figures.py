@@ -17,7 +17,8 @@ def embed(figure: dict, label: str, fallback: str = "") -> str:
     height = int(figure.get("layout", {}).get("height") or 450)
     return (
         f'<div class="dyn-plotly" style="min-height:{height}px" role="figure" aria-label="{text(label)}">'
-        f'<script type="application/json">{body}</script>{fallback}</div>'
+        f'<script type="application/json">{body}</script>{fallback}'
+        "<noscript>This figure is drawn by JavaScript.</noscript></div>"
     )
 
 

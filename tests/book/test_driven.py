@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 import dynnotes
 from dynnotes.show.tables import FACETS
 
+pytestmark = pytest.mark.browser
 KB = dynnotes.load()
 MAP = "book/map.html"
 

@@ -16,6 +16,7 @@ ALIVE = {  # what must come to life: (selector of the part, selector of what it 
     "#dyn-map": ".dyn-app",
     'script[type="application/vnd.jupyter.widget-view+json"] + div': "*",
 }
+pytestmark = pytest.mark.browser
 
 
 def test_the_book_is_there(site):

@@ -23,6 +23,7 @@ ENTRY = r"""
   headline = {</p><iframe src="x"></iframe>},
   status = {unconfirmed: <script>window.owned=1</script>} }
 """
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
