@@ -1,0 +1,522 @@
+"""What a paper's recipe bought: result files, intervals, the static frontier, the verdict, and the receipt.
+
+Result files hold single runs only. Everything that summarises them (means, 95% intervals, verdicts) is computed here,
+from the standard library alone; torch is imported by `receipt` only.
+"""
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from .. import registry
+
+FORMAT, STATIC_FORMAT = "dynnotes.results/1", "dynnotes.static/1"
+SCHEMA = Path(__file__).with_name("results.schema.json")
+QUIET = (0.95, 1.05)                                                 # a machine is quiet enough to time on
+
+
+class ResultError(ValueError):
+    """A result file that cannot be read or does not hold what it should; the message names the file and the field."""
+
+
+# Files ---------------------------------------------------------------------------------------------------------------
+
+def folder() -> Path:
+    """Where result files stand: `results/` of the checkout, or of the current folder for an installed package."""
+    root = registry.PACKAGE.parent
+    return (root if (root / "bib").is_dir() else Path.cwd()) / "results"
+
+
+def write_json(content, path: str | os.PathLike) -> Path:
+    """Write `content` whole or not at all. Raises ValueError for a value that JSON cannot hold (NaN, infinity)."""
+    path = Path(path)
+    body = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "w", encoding="utf-8") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def read_json(path: str | os.PathLike, expected: str) -> dict:
+    """The content of a file whose `format` is `expected`. Raises ResultError, FileNotFoundError when there is none."""
+    path = Path(path)
+    remedy = "write it again with `dynnotes train`"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except OSError as fault:
+        raise ResultError(f"{path}: cannot be read: {fault.strerror}") from None
+    except ValueError as fault:
+        raise ResultError(f"{path}: is not JSON ({fault}); {remedy}") from None
+    found = str(content.get("format")) if isinstance(content, dict) else "no format"
+    if found.split(".")[:2] != expected.split(".")[:2] and found != expected:
+        raise ResultError(f"{path}: the format is {found}, this version of dynnotes reads {expected}; "
+                          f"upgrade dynnotes, or {remedy}")
+    return content
+
+
+def load_result(path: str | os.PathLike) -> dict:
+    """A checked result file. Raises ResultError naming file and field, FileNotFoundError when there is none."""
+    try:
+        return check(read_json(path, FORMAT))
+    except ResultError as fault:
+        message = str(fault)
+        raise ResultError(message if message.startswith(str(path)) else f"{path}: {message}") from None
+
+
+def check(result: dict) -> dict:
+    """Return `result` if it is a result of this format; raise ResultError, naming the field, if not."""
+    schema = json.loads(SCHEMA.read_text("utf-8"))
+    try:
+        import jsonschema
+    except ImportError:                                              # not needed to train: the tests have it
+        if missing := [name for name in schema["required"] if name not in result]:
+            raise ResultError(f"result: {missing[0]!r} is a required property") from None
+    else:
+        faults = sorted(jsonschema.Draft202012Validator(schema).iter_errors(result),
+                        key=lambda fault: [str(part) for part in fault.absolute_path])
+        if faults:
+            where = ".".join(map(str, faults[0].absolute_path)) or "result"
+            raise ResultError(f"{where}: {faults[0].message[:300]}")
+    for i, run in enumerate(result["runs"]):
+        for name, value in run.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ResultError(f"runs.{i}.{name}: should be a finite number, is {value}")
+        if run["macs_claimed"] != run["macs_executed"]:
+            raise ResultError(f"runs.{i}: claims {run['macs_claimed']} MACs, executed {run['macs_executed']}")
+    seen = [(run["seed"], run["budget"]) for run in result["runs"]]
+    if len(set(seen)) != len(seen):
+        raise ResultError("runs: a seed and budget occur twice")
+    return result
+
+
+# Statistics ----------------------------------------------------------------------------------------------------------
+
+class Interval(NamedTuple):
+    """A mean with its 95% confidence interval over seeds; low and high are None for a single seed."""
+    mean: float
+    low: float | None
+    high: float | None
+
+    @property
+    def half(self) -> float | None:
+        return None if self.low is None else self.high - self.mean
+
+
+def student(df: int, level: float = 0.95) -> float:
+    """The two-sided quantile of Student's t distribution with `df` degrees of freedom."""
+    scale = math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(df * math.pi)
+
+    def inside(t, steps=2000):                     # probability of [-t, t]: Simpson's rule after t = sqrt(df) tan(a)
+        end = math.atan(t / math.sqrt(df))
+        width = end / steps
+        values = [math.cos(i * width) ** (df - 1) for i in range(steps + 1)]
+        total = values[0] + values[-1] + 4 * sum(values[1:-1:2]) + 2 * sum(values[2:-1:2])
+        return 2 * scale * math.sqrt(df) * total * width / 3
+
+    low, high = 0.0, 1.0
+    while inside(high) < level:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if inside(middle) < level else (low, middle)
+    return high
+
+
+def interval(values: Iterable[float]) -> Interval:
+    """Mean and t-based 95% interval of independent values."""
+    values = list(values)
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Interval(mean, None, None)
+    half = student(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return Interval(mean, mean - half, mean + half)
+
+
+def spearman(a: Iterable[float], b: Iterable[float]) -> float | None:
+    """Spearman's rank correlation, ties sharing their mean rank; None when one side is constant."""
+    a, b = _ranks(list(a)), _ranks(list(b))
+    mean = (len(a) - 1) / 2
+    aa, bb = sum((x - mean) ** 2 for x in a), sum((y - mean) ** 2 for y in b)
+    if not aa or not bb:
+        return None
+    return max(-1.0, min(1.0, sum((x - mean) * (y - mean) for x, y in zip(a, b, strict=True)) / math.sqrt(aa * bb)))
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    order = sorted(range(len(values)), key=values.__getitem__)
+    ranks, start = [0.0] * len(values), 0
+    while start < len(order):
+        end = start
+        while end + 1 < len(order) and values[order[end + 1]] == values[order[start]]:
+            end += 1
+        for place in order[start:end + 1]:
+            ranks[place] = (start + end) / 2
+        start = end + 1
+    return ranks
+
+
+@dataclass(frozen=True)
+class Point:
+    """All seeds of one budget."""
+    budget: float
+    seeds: int
+    accuracy: Interval
+    macs: Interval
+    correlation: Interval | None
+
+
+def summary(result: Mapping) -> tuple[Point, ...]:
+    """One Point per budget, cheapest first."""
+    points = []
+    for budget in dict.fromkeys(run["budget"] for run in result["runs"]):
+        runs = [run for run in result["runs"] if run["budget"] == budget]
+        related = [run["hard_correlation"] for run in runs if run["hard_correlation"] is not None]
+        points.append(Point(budget, len(runs), interval(run["accuracy"] for run in runs),
+                            interval(run["macs_executed"] for run in runs), interval(related) if related else None))
+    return tuple(sorted(points, key=lambda p: p.macs.mean))
+
+
+# The static line -----------------------------------------------------------------------------------------------------
+
+def load_static(result: Mapping, beside: str | os.PathLike | None = None) -> list[dict]:
+    """The runs of the static nets that a result refers to; empty when it refers to none, or the file is not there."""
+    reference = result.get("static")
+    if not reference:
+        return []
+    try:
+        content = read_json(Path(beside or folder()) / reference["file"], STATIC_FORMAT)
+    except FileNotFoundError:
+        return []
+    return [run for run in content["runs"] if run["epochs"] == reference["epochs"]]
+
+
+def static_points(static: Iterable[Mapping]) -> list[tuple[str, float, Interval]]:
+    """(net, MACs, accuracy over seeds) of each static net, cheapest first."""
+    nets: dict[str, list[Mapping]] = {}
+    for run in static:
+        nets.setdefault(run["net"], []).append(run)
+    return sorted(((net, runs[0]["macs"], interval(run["accuracy"] for run in runs)) for net, runs in nets.items()),
+                  key=lambda point: point[1])
+
+
+def static_accuracy_at(macs: float, static: Iterable[Mapping], seed: int | None = None) -> float | None:
+    """Accuracy of the static frontier at `macs`: the best net so far, interpolated over log MACs.
+
+    seed: this seed's nets alone (default: means over seeds). Flat above the dearest net; None below the cheapest, where
+    no static net was trained.
+    """
+    runs = [run for run in static if seed is None or run["seed"] == seed]
+    line: list[tuple[float, float]] = []
+    for _, price, accuracy in static_points(runs):
+        line.append((price, max(accuracy.mean, line[-1][1] if line else 0.0)))
+    if not line or macs < line[0][0]:
+        return None
+    for (x0, y0), (x1, y1) in pairwise(line):
+        if macs <= x1:
+            return y0 + (y1 - y0) * math.log(macs / x0) / math.log(x1 / x0) if x1 > x0 else y1
+    return line[-1][1]
+
+
+def gains(result: Mapping, static: Sequence[Mapping]) -> list[tuple[float, Interval]]:
+    """(budget, accuracy above the static frontier at the same executed MACs), paired by seed, where both exist."""
+    found = []
+    for point in summary(result):
+        pairs = [(run["accuracy"], static_accuracy_at(run["macs_executed"], static, run["seed"]))
+                 for run in result["runs"] if run["budget"] == point.budget]
+        differences = [ours - theirs for ours, theirs in pairs if theirs is not None]
+        if differences:
+            found.append((point.budget, interval(differences)))
+    return found
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One rule applied: `holds` is None where the rule cannot be applied, and `text` says why."""
+    rule: str
+    holds: bool | None
+    text: str
+
+
+RULES = {
+    "cheaper": "At some budget, accuracy lies above the static frontier at equal executed MACs: the 95% interval of "
+               "the difference, paired by seed, is above zero.",
+    "harder": "At most budgets where inputs differ in cost, MACs rise with difficulty: the 95% interval over seeds of "
+              "Spearman's correlation is above zero.",
+}
+
+
+def verdict(result: Mapping, static: Sequence[Mapping] | None = None) -> dict:
+    """{"verdict", "claims": [Claim], "text"}; "reproduced", "partly", "not", or "open" when nothing can be judged.
+
+    static: the static nets' runs (default: those the result refers to).
+    """
+    static = load_static(result) if static is None else static
+    claims = [_cheaper(gains(result, static), bool(static)), _harder(summary(result))]
+    judged = [claim.holds for claim in claims if claim.holds is not None]
+    word = "open" if not judged else "reproduced" if all(judged) else "partly" if any(judged) else "not"
+    opening = {"reproduced": "Reproduced here.", "partly": "Partly reproduced here.", "not": "Not reproduced here.",
+               "open": "Not judged."}[word]
+    return {"verdict": word, "claims": claims, "text": " ".join([opening, *(claim.text for claim in claims)])}
+
+
+def _cheaper(found, any_static) -> Claim:
+    rule = RULES["cheaper"]
+    if not any_static:
+        return Claim(rule, None, "No static nets were trained beside it.")
+    judged = [(budget, gain) for budget, gain in found if gain.low is not None]
+    if not judged:
+        return Claim(rule, None, "Too few seeds, or no static net as cheap, to compare with.")
+    budget, best = max(judged, key=lambda pair: pair[1].low)
+    above = sum(gain.low > 0 for _, gain in judged)
+    text = (f"Above the static nets at {above} of {len(judged)} budgets; at its best, budget {budget:g}, by "
+            f"{100 * best.mean:+.1f} points ({100 * best.low:+.1f} to {100 * best.high:+.1f}).")
+    return Claim(rule, above > 0, text)
+
+
+def _harder(points) -> Claim:
+    rule = RULES["harder"]
+    varied = [p for p in points if p.correlation is not None]
+    if not varied:
+        return Claim(rule, None, "Every input costs the same, whatever its difficulty.")
+    judged = [p for p in varied if p.correlation.low is not None]
+    if not judged:
+        return Claim(rule, None, "Too few seeds to judge whether harder inputs cost more.")
+    rising = sum(p.correlation.low > 0 for p in judged)
+    best = max(judged, key=lambda p: p.correlation.mean)
+    text = (f"Harder inputs cost more at {rising} of {len(judged)} budgets; rank correlation at most "
+            f"{best.correlation.mean:+.2f} ({best.correlation.low:+.2f} to {best.correlation.high:+.2f}).")
+    return Claim(rule, 2 * rising > len(judged), text)
+
+
+# Staleness -----------------------------------------------------------------------------------------------------------
+
+def source_hash(*modules: str) -> str:
+    """Hash of the syntax trees, without docstrings, of these dynnotes modules and all that they import, except show.
+
+    It changes when code changes, not when a comment, a docstring or the layout does. Nothing is imported.
+    """
+    todo, trees = list(modules), {}
+    while todo:
+        name = todo.pop()
+        file = _file_of(name)
+        if name in trees or file is None or name.startswith("dynnotes.show") or name == "dynnotes":
+            continue
+        trees[name] = tree = ast.parse(file.read_text(encoding="utf-8"))
+        todo += _imports(tree, name, file.name == "__init__.py")
+    digest = hashlib.sha256()
+    for name in sorted(trees):
+        digest.update(f"{name}\n{_canonical(trees[name])}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def is_stale(result: Mapping) -> bool:
+    """Whether the code of a result's paper or task changed since it was measured."""
+    return result["source_hash"] != hash_of(result["paper"], result["task"])
+
+
+def hash_of(key: str, task: str) -> str:
+    """`source_hash` of a paper and its task. Raises KeyError when the paper is not implemented."""
+    from .. import data
+
+    return source_hash(registry.sources()[key].module, data.module_of(task))
+
+
+def _file_of(module: str) -> Path | None:
+    path = registry.PACKAGE.parent.joinpath(*module.split("."))
+    return next((f for f in (path.with_suffix(".py"), path / "__init__.py") if f.is_file()), None)
+
+
+def _imports(tree, module, is_package) -> set[str]:
+    """dynnotes modules that a module names in its import statements."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = module.split(".")[:len(module.split(".")) - node.level + is_package] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {source} | {f"{source}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "dynnotes"}
+
+
+def _canonical(node) -> str:
+    """A tree as text that does not depend on layout, docstrings or the version of Python."""
+    if isinstance(node, list):
+        return "[" + ",".join(map(_canonical, node)) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = dict(ast.iter_fields(node))
+    body = fields.get("body")
+    if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and body \
+            and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) \
+            and isinstance(body[0].value.value, str):
+        fields["body"] = body[1:]
+    inside = ",".join(f"{name}={_canonical(value)}" for name, value in fields.items()
+                      if value not in (None, []) and name not in ("ctx", "type_ignores", "kind"))
+    return f"{type(node).__name__}({inside})"
+
+
+# The receipt ---------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Receipt:
+    """One batch size on one net: MACs per input, milliseconds per input, and whether the clock could be trusted.
+
+    full: everything on. needed: what the decisions ask for, from a dense run's trace. claimed: the sparse run's trace.
+    executed: counted from the operators that ran in it. issued: counted in the loop of a kernel of this project, None
+    where none ran. time_ratio: sparse over dense, median over rounds, with its quartiles. noise: dense over dense,
+    timed the same way. void: the noise left 0.95..1.05.
+    """
+    batch: int
+    full: float
+    needed: float
+    claimed: float
+    executed: float
+    issued: float | None
+    ms_dense: float
+    ms_sparse: float
+    time_ratio: float
+    time_spread: tuple[float, float]
+    noise: float
+    void: bool
+
+    @property
+    def saving_macs(self) -> float:
+        return 1 - self.executed / self.full
+
+    @property
+    def saving_time(self) -> float:
+        return 1 - self.time_ratio
+
+    @property
+    def realised(self) -> float | None:
+        """Saved time over saved MACs: 1 when all that was not computed was not waited for. None if void or unsaved."""
+        return None if self.void or self.saving_macs <= 0 else self.saving_time / self.saving_macs
+
+    def record(self) -> dict:
+        return asdict(self) | {"time_spread": list(self.time_spread)}
+
+    @classmethod
+    def of(cls, record: Mapping) -> Receipt:
+        return cls(**{**record, "time_spread": tuple(record["time_spread"])})
+
+    def __str__(self) -> str:
+        low, high = self.time_spread
+        issued = "no kernel of ours ran" if self.issued is None else f"{self.issued:>14,.0f}"
+        times = "void: the machine was not quiet" if self.void else f"saved {self.saving_time:.1%}"
+        rows = [("full", f"{self.full:>14,.0f}", "MACs per input, everything on"),
+                ("needed", f"{self.needed:>14,.0f}", "MACs that the decisions ask for"),
+                ("claimed", f"{self.claimed:>14,.0f}", "MACs in the trace"),
+                ("executed", f"{self.executed:>14,.0f}", f"MACs counted while it ran: saved {self.saving_macs:.1%}"),
+                ("issued", issued, ""),
+                ("dense", f"{self.ms_dense:>14.3f}", "ms per input"),
+                ("sparse", f"{self.ms_sparse:>14.3f}", f"ms per input: {times}"),
+                ("ratio", f"{self.time_ratio:>14.3f}", f"quartiles {low:.3f} to {high:.3f}"),
+                ("noise", f"{self.noise:>14.3f}", "dense over dense, timed alike"),
+                ("realised", "             -" if self.realised is None else f"{self.realised:>14.0%}",
+                 "saved time over saved MACs")]
+        return "\n".join([f"receipt, batch {self.batch}", *(f"  {name:<9}{value} {note}".rstrip()
+                                                           for name, value, note in rows)])
+
+
+class Timing(NamedTuple):
+    """Seconds of two calls and of the control, from interleaved rounds."""
+    base: float
+    other: float
+    ratio: float
+    spread: tuple[float, float]
+    noise: float
+    void: bool
+
+
+def compare(base: Callable, other: Callable, *, rounds: int = 9, target: float = 0.02, attempts: int = 3,
+            clock: Callable[[], float] = time.thread_time) -> Timing:
+    """Time `other` against `base` in one process: base, other and base again in every round, in turning order.
+
+    Ratios are per round, so slow drift cancels. When base over base leaves 0.95..1.05 it all happens again, at most
+    `attempts` times; if the last is still noisy, the timing is void. `target`: seconds per measurement, by repeating.
+    """
+    calls = {"base": base, "other": other, "again": base}
+    for call in (base, other):
+        call()                                                            # first calls build and cache
+
+    def seconds(call, repeats):
+        start = clock()
+        for _ in range(repeats):
+            call()
+        return (clock() - start) / repeats
+
+    repeats = {name: max(1, min(1000, round(target / max(seconds(call, 1), 1e-9)))) for name, call in calls.items()}
+    names = list(calls)
+    for _ in range(attempts):
+        taken: dict[str, list[float]] = {name: [] for name in names}
+        for turn in range(rounds):
+            for name in names[turn % 3:] + names[:turn % 3]:
+                taken[name].append(seconds(calls[name], repeats[name]))
+        ratios = sorted(o / b for o, b in zip(taken["other"], taken["base"], strict=True))
+        noise = statistics.median(a / b for a, b in zip(taken["again"], taken["base"], strict=True))
+        void = not QUIET[0] <= noise <= QUIET[1]
+        if not void:
+            break
+    spread = (ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4])
+    return Timing(statistics.median(taken["base"]), statistics.median(taken["other"]), statistics.median(ratios),
+                  spread, noise, void)
+
+
+def receipt(model, inputs, batch: int | None = None, *, rounds: int = 9,
+            clock: Callable[[], float] = time.thread_time) -> Receipt:
+    """What `model` saves on `inputs` (a tuple of batch-first tensors), in batches of `batch` (default: all at once).
+
+    Single-threaded, on the CPU. For batch 1 up to 32 inputs run one after another and the figures are their means:
+    one input alone would make its own luck. A batch larger than the inputs repeats them.
+    """
+    import torch
+
+    from ..execute import measured
+
+    held = len(inputs[0])
+    batch = batch or held
+    rows = torch.arange(min(32, held) if batch == 1 else batch) % held
+    groups = [tuple(x[rows[i:i + batch]] for x in inputs) for i in range(0, len(rows), batch)]
+    sparse, training, threads = model.sparse, model.training, torch.get_num_threads()
+    model.eval()
+    torch.set_num_threads(1)
+
+    def play(how):
+        model.execute(how)
+        return [model(*group)[1] for group in groups]
+
+    try:
+        with torch.no_grad():
+            needed = play("dense")
+            with measured() as bill:
+                claimed = play("sparse")
+            timing = compare(lambda: play("dense"), lambda: play("sparse"), rounds=rounds, clock=clock)
+    finally:
+        torch.set_num_threads(threads)
+        model.execute("sparse" if sparse else "dense").train(training)
+
+    def each(traces, name):
+        return float(sum(getattr(t, name).sum() for t in traces)) / len(rows)
+    return Receipt(batch, each(needed, "full"), each(needed, "spent"), each(claimed, "spent"), bill.macs / len(rows),
+                   None, 1e3 * timing.base / len(rows), 1e3 * timing.other / len(rows), timing.ratio, timing.spread,
+                   timing.noise, timing.void)
