@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-HTML = ROOT / "_build" / "html"
+HTML = Path(os.environ.get("DYNNOTES_BOOK") or ROOT / "_build" / "html").resolve()  # or another built copy
 DESKTOP, PHONE = {"width": 1280, "height": 720}, {"width": 390, "height": 844}
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
 REMEDY = (

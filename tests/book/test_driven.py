@@ -177,6 +177,53 @@ def test_theme_button_turns_the_lights_off(watched):
     assert page.evaluate("document.documentElement.dataset.theme") == "dark", "the choice is kept"
 
 
+def having(*marks: str) -> list[str]:
+    """Pages of the built book whose source holds one of these marks."""
+    pages = [page for page in sorted(HTML.rglob("*.html")) if "_static" not in page.parts]
+    found = [p for p in pages if any(mark in p.read_text(encoding="utf-8") for mark in marks)]
+    return [p.relative_to(HTML).as_posix() for p in found]
+
+
+@pytest.mark.parametrize("path", having('class="dyn-theatre"', '"model_module": "anywidget"'))
+def test_theatre_is_played_with_keyboard_and_mouse(watched, path):
+    page = watched().open(path)
+    for one in page.locator(".dt").all():
+        one.scroll_into_view_if_needed()
+        for slider in one.locator('input[type="range"]').all():
+            before, text = slider.input_value(), one.inner_text()
+            slider.focus()
+            page.keyboard.press("ArrowLeft" if before != slider.get_attribute("min") else "ArrowRight")
+            assert slider.input_value() != before
+            assert one.inner_text() != text, "the slider changes nothing"
+        play = one.get_by_role("button", name="Play")
+        play.click()
+        page.wait_for_timeout(300)
+        assert one.get_by_role("button", name=re.compile("Pause|Play")).count()
+
+
+@pytest.mark.parametrize("path", having('class="dyn-plotly"'))
+def test_figures_answer_the_mouse(watched, path):
+    """Somewhere on each figure the mouse gets a label, and the theme's switch reaches its letters."""
+    page = watched(color_scheme="light").open(path)
+    for one in page.locator(".dyn-plotly").all():
+        one.scroll_into_view_if_needed()
+        one.locator(".main-svg").first.wait_for()
+        area = (one.locator(".nsewdrag").first if one.locator(".nsewdrag").count() else one).bounding_box()
+        spots = [(i / 24, j / 16) for i in range(1, 24) for j in range(1, 16)]
+        for x, y in spots:
+            page.mouse.move(area["x"] + x * area["width"], area["y"] + y * area["height"])
+            if one.locator(".hoverlayer .hovertext").count():
+                break
+        else:
+            pytest.fail(f"no label anywhere on {one.get_attribute('aria-label')}")
+        ink = "e => getComputedStyle(e.querySelector('.main-svg text')).fill"
+        light = one.evaluate(ink)
+        page.evaluate("document.documentElement.dataset.theme = 'dark'")
+        page.wait_for_timeout(300)
+        assert one.evaluate(ink) != light
+        page.evaluate("document.documentElement.dataset.theme = 'light'")
+
+
 SAMPLE = ["book/intro.html", MAP, MAP + "?view=matrix", "book/receipt.html", "book/bibliography.html"]
 SAMPLE += ["papers/veit2018convolutional.html", "papers/graves2016adaptive.html", "papers/han2022dynamic.html"]
 SAMPLE += sorted(p.relative_to(HTML).as_posix() for p in HTML.glob("notebooks/*.html"))

@@ -5,7 +5,7 @@ import urllib.parse
 from collections import defaultdict
 
 import pytest
-from browser import DESKTOP, HTML, PHONE, ROOT
+from browser import DESKTOP, HTML, PHONE
 
 import dynnotes
 
@@ -102,7 +102,8 @@ def test_links_inside_the_book_lead_somewhere(site):
 
 def test_front_page_shows_a_gate_within_the_first_screen(watched):
     page = watched().open("book/intro.html")
-    assert (ROOT / "assets" / "traces" / "veit2018convolutional.json").is_file(), "the recording it plays is missing"
+    assert page.locator(".dyn-theatre").count(), "assets/traces/veit2018convolutional.json is missing"
+    page.locator(".dyn-theatre .dt").first.wait_for()
     box = page.locator(".dyn-theatre").first.bounding_box()
     assert box["y"] < 300
     assert box["y"] + min(box["height"], 400) <= DESKTOP["height"]
