@@ -1,11 +1,12 @@
 """Papers stand where the bibliography says, are documented as agreed, and are found without importing torch."""
+import ast
 import subprocess
 import sys
 
 import pytest
 
 import dynnotes
-from dynnotes.registry import PACKAGE, Budget, paper, papers, sources
+from dynnotes.registry import FAMILIES, PACKAGE, Budget, paper, papers, sources
 
 SOURCES = sources()
 
@@ -62,3 +63,14 @@ def test_the_budget_of_a_model_checks_its_range():
         model.at(2.0)
     with pytest.raises(ValueError, match="sparse"):
         model.execute("fast")
+
+
+@pytest.mark.parametrize("key", SOURCES)
+def test_no_paper_imports_another(key):
+    source = SOURCES[key]
+    package = source.module.split(".")[:-1]
+    for node in ast.walk(ast.parse(source.file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            start = package[:len(package) - node.level + 1] if node.level else []
+            target = ".".join([*start, *filter(None, [node.module])])
+            assert not target.startswith(tuple(f"dynnotes.{family}" for family in FAMILIES)), target
