@@ -128,6 +128,44 @@ def randomised(model: nn.Module, seed: int) -> nn.Module:
     return other
 
 
+def reading(trained: Share, random: Sequence[Share], where: str = "the box of the digit") -> str:
+    """What the shares say, in words, and whether the weights have learned it: `random` are shares of randomised models.
+
+    Differences are paired by sample, with 95% intervals over samples; samples without attribution are left out.
+    """
+    from ..learn.evidence import interval
+
+    shares = torch.stack([trained.found, trained.area, torch.stack([s.found for s in random]).mean(0)])
+    shares = shares[:, shares.isfinite().all(0)]
+    if not shares.shape[1]:
+        return "No sample has any attribution: there is nothing to read."
+    found, area, chance = shares
+    over, learned, born = (interval((a - b).tolist()) for a, b in ((found, area), (found, chance), (chance, area)))
+
+    def points(i):
+        return f"{100 * i.mean:+.0f} points" + ("" if i.low is None else f", {100 * i.low:+.0f} to {100 * i.high:+.0f}")
+
+    if len(found) < 2:
+        return (f"{found.mean():.0%} lies in {where}, which holds {area.mean():.0%} of the pixels ({points(over)}); "
+                f"with random weights {chance.mean():.0%}. One sample tells no more than that.")
+    little = "slightly " if abs(over.mean) < 0.05 else ""
+    prefers = (f"so the decision listens to it {little}more than to the rest" if over.low > 0 else
+               f"so the decision listens to it {little}*less* than to the rest" if over.high < 0 else
+               "so no preference can be told")
+    if learned.low <= 0 <= learned.high:
+        origin = "as much as with the trained ones: this is not something that training taught"
+    elif born.low <= 0 <= born.high or abs(born.mean) < abs(over.mean) / 5:
+        origin = "the area's share, or nearly: the difference was learned"
+    elif abs(over.mean) > abs(born.mean) and over.mean * born.mean > 0:
+        origin = ("between the two, *not* the area's share: a part of the difference was learned, the rest comes with "
+                  "the architecture and the images")
+    else:
+        origin = ("*not* the area's share: an untrained network has a preference of its own, and training "
+                  f"{'raised' if learned.mean > 0 else 'lowered'} it")
+    return (f"{found.mean():.0%} lies in {where}, which holds {area.mean():.0%} of the pixels ({points(over)}; 95% "
+            f"interval, {len(found)} images), {prefers}. With random weights {chance.mean():.0%} lies there, {origin}.")
+
+
 def overlay(
     images: Tensor,
     attribution: Tensor,

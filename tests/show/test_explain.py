@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from dynnotes.show.explain import attribute, cover, inside_box, overlay, randomised
+from dynnotes.show.explain import Share, attribute, cover, inside_box, overlay, randomised, reading
 
 WHOLE = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
 
@@ -203,3 +203,40 @@ def test_overlay_refuses_shapes_that_do_not_fit():
         overlay(torch.rand(2, 1, 4, 4), torch.rand(2, 1, 5, 5))
     with pytest.raises(ValueError, match="images and attribution"):
         overlay(torch.rand(0, 1, 4, 4), torch.rand(0, 1, 4, 4))
+
+
+def shares(found, area):
+    """Twenty samples near these shares."""
+    wobble = torch.linspace(-0.02, 0.02, 20, dtype=torch.float64)
+    return Share(found + wobble, torch.full((20,), area, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("trained", "random", "expected"),
+    [
+        (0.7, 0.31, ["70%", "30% of the pixels", "+40 points", "more than to the rest", "the area's share, or nearly"]),
+        (0.7, 0.5, ["more than to the rest", "between the two, *not* the area's share"]),
+        (0.7, 0.7, ["more than to the rest", "not something that training taught"]),
+        (0.33, 0.3, ["slightly more than to the rest"]),
+        (0.3, 0.3, ["no preference can be told", "not something that training taught"]),
+        (0.1, 0.3, ["*less* than to the rest", "the difference was learned"]),
+        (0.4, 0.6, ["more than to the rest", "*not* the area's share", "training lowered it"]),
+    ],
+)
+def test_reading_says_what_the_shares_say(trained, random, expected):
+    text = reading(shares(trained, 0.3), [shares(random, 0.3)] * 2)
+    assert all(words in text for words in expected), text
+
+
+def test_reading_leaves_out_samples_without_attribution():
+    trained = shares(0.7, 0.3)
+    trained.found[:5] = math.nan
+    assert "15 images" in reading(trained, [shares(0.3, 0.3)])
+    trained.found[:] = math.nan
+    assert "nothing to read" in reading(trained, [shares(0.3, 0.3)])
+
+
+def test_reading_of_one_sample_has_no_interval():
+    text = reading(*(lambda s: (s, [s]))(Share(torch.tensor([0.5]), torch.tensor([0.25]))))
+    assert "+25 points" in text
+    assert "interval" not in text
