@@ -196,11 +196,12 @@ def overlay(
             figure.add_trace(_heat(go, grey[b] * bright, (0, 1), "Greys_r"), row, b + 1)
             _frame(figure, row, b + 1, images.shape[2:], None if boxes is None else boxes[b].tolist())
         figure.add_trace(_heat(go, scaled, (-1, 1), SIGNED, hover="%{z:.2f} of the largest"), 2, b + 1)
-    words = f"red {_plain(sign[0])}, blue {_plain(sign[1])}" + ("" if boxes is None else "; the digit is in the box")
-    figure.update_layout(template="none", height=400, margin={"l": 5, "r": 5, "t": 70 if title else 30, "b": 35},
+    words = f"red {_plain(sign[0])}, blue {_plain(sign[1])}" + ("" if boxes is None else "<br>the digit is in the box")
+    figure.update_layout(template="none", height=360, margin={"l": 5, "r": 5, "t": 70 if title else 30, "b": 45},
                          title={"text": _plain(title)} if title else None,
                          paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)")
-    figure.add_annotation(text=words, showarrow=False, xref="paper", yref="paper", x=0.5, y=-0.07, font={"size": 12})
+    figure.add_annotation(text=words, showarrow=False, xref="paper", yref="paper", x=0.5, y=-0.04, yanchor="top",
+                          font={"size": 12})
     return figure
 
 
@@ -217,7 +218,8 @@ def _frame(figure, row: int, column: int, size, box):
     axis = figure.get_subplot(row, column).xaxis.plotly_name.replace("xaxis", "x")
     at = {"row": row, "col": column}
     figure.update_xaxes(visible=False, range=[-0.5, width - 0.5], constrain="domain", **at)
-    figure.update_yaxes(visible=False, range=[height - 0.5, -0.5], scaleanchor=axis, constrain="domain", **at)
+    figure.update_yaxes(visible=False, range=[height - 0.5, -0.5], scaleanchor=axis, constrain="domain",
+                        constraintoward="bottom" if row == 1 else "top", **at)   # on a narrow page the two rows meet
     if box is not None:
         x0, y0, x1, y1 = box
         figure.add_shape(type="rect", x0=x0 * width - 0.5, x1=x1 * width - 0.5, y0=y0 * height - 0.5,

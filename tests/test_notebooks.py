@@ -1,0 +1,175 @@
+"""The chapters' structure: alike in all, free of outputs and typed figures, ready for Colab. `make test` runs them."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import types
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+
+import dynnotes
+from dynnotes import registry
+from dynnotes.knowledge.about import project, url
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+HEADINGS = ["Play with it first", "The idea", "In your own module", "What the trained network decided",
+            "Why did it decide so?", "Force it the other way", "Exercises", "Live", "Further reading"]
+TAGS = {"remove-cell", "hide-cell", "hide-input"}
+VERB = re.compile(r"\brun_(if|while|channels|where|kept|experts)\(")
+every = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def cells(path, kind=None):
+    """{id without the chapter's own word: cell}, in order."""
+    found = [c for c in read(path).cells if kind in (None, c.cell_type)]
+    return {c.id.partition("-")[2]: c for c in found}
+
+
+def python(cell) -> str:
+    """The cell's source with IPython's magics turned into calls."""
+    return TransformerManager().transform_cell(cell.source)
+
+
+def test_every_chapter_is_about_an_implemented_paper_of_its_own():
+    found = [re.search(r'KEY = "(.+)"', cells(path)["setup"].source)[1] for path in NOTEBOOKS]
+    assert len(set(found)) == len(found) >= 3
+    assert set(found) <= set(registry.sources())
+
+
+@every
+def test_valid_and_stripped(path):
+    book = read(path)
+    nbformat.validate(book)
+    assert book.metadata == {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    assert len({c.id for c in book.cells}) == len(book.cells)
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            assert (cell.outputs, cell.execution_count) == ([], None), cell.id
+            compile(python(cell), f"{path.name}:{cell.id}", "exec")
+
+
+@every
+def test_same_headings_in_the_same_order(path):
+    text = "\n".join(c.source for c in cells(path, "markdown").values())
+    assert re.findall(r"^## (.+)$", text, re.M) == HEADINGS
+    title = cells(path)["title"].source
+    assert re.fullmatch(r"# [^\n]+\n\n[^\n.]+\.", title), "a title and one sentence"
+
+
+def test_same_cells_and_tags_in_every_chapter():
+    shapes = [{name: tuple(c.metadata.get("tags", ())) for name, c in cells(path).items()} for path in NOTEBOOKS]
+    common = [name for name in shapes[0] if all(name in shape for shape in shapes)]
+    assert len(common) >= 25
+    for shape in shapes:
+        assert [name for name in shape if name in common] == common
+        assert {name: shape[name] for name in common} == {name: shapes[0][name] for name in common}
+        assert {tag for tags in shape.values() for tag in tags} <= TAGS
+
+
+@every
+def test_one_plays_before_one_reads(path):
+    names = list(cells(path))
+    assert names.index("theatre") < names.index("idea")
+    assert names[:2] == ["colab", "title"]
+    assert cells(path)["theatre"].source.rstrip().splitlines()[-1].startswith("Theatre(")
+
+
+@every
+def test_the_mechanism_is_short_visible_and_has_a_receipt(path):
+    code, receipt = cells(path)["code"], cells(path)["receipt"]
+    assert not code.metadata.get("tags")
+    assert not receipt.metadata.get("tags")
+    lines = [line for line in code.source.splitlines() if line.strip()]
+    assert len(lines) <= 25
+    assert VERB.search(code.source)
+    assert "measured()" in receipt.source
+    assert ".spent.sum()" in receipt.source
+    assert max(map(len, (code.source + "\n" + receipt.source).splitlines())) <= 82, "it would not fit the page"
+
+
+@every
+def test_exercises_have_hidden_solutions_that_are_checked(path):
+    found = cells(path)
+    for n in (1, 2):
+        assert not found[f"ex{n}-try"].metadata.get("tags")
+        name = re.search(r"def (check_\w+)\(", found[f"ex{n}-check"].source)[1]
+        assert "assert " in found[f"ex{n}-check"].source
+        assert found[f"ex{n}-solution"].metadata.tags == ["hide-cell"]
+        assert f"assert {name}(solution)" in found[f"ex{n}-solution"].source
+
+
+@every
+def test_figures_are_computed_never_typed(path):
+    """What was measured may change; so prose about it holds no digit."""
+    for name in ("play", "decided", "cost", "why", "force", "live", "reading"):
+        assert not re.search(r"\d", cells(path)[name].source), name
+    assert "FLOP" not in path.read_text(encoding="utf-8")
+
+
+@every
+def test_citations_are_in_the_bibliography(path):
+    known = {p.key for p in dynnotes.load().entries}
+    cited = re.findall(r"\{cite(?::\w)?\}`([^`]+)`", "\n".join(c.source for c in cells(path, "markdown").values()))
+    assert cited
+    assert set(cited) <= known
+
+
+@every
+def test_is_in_the_book(path):
+    assert f"file: notebooks/{path.stem}\n" in (ROOT / "_toc.yml").read_text(encoding="utf-8") + "\n"
+
+
+@every
+def test_colab_cell_does_nothing_elsewhere(path):
+    cell = cells(path)["colab"]
+    assert cell.metadata.tags == ["remove-cell"]
+    space = {}
+    exec(compile(python(cell), "colab", "exec"), space)
+    assert {name for name in space if not name.startswith("__")} == {"sys", "REPOSITORY", "TAG"}
+    assert url("Repository") == space["REPOSITORY"]
+    assert space["TAG"] == f"v{project()['version']}"
+
+
+@every
+def test_colab_cell_sets_colab_up(path, monkeypatch, tmp_path):
+    """Colab itself is not here: what the cell would ask of it is written down instead."""
+    asked, widgets, fetched = [], [], []
+    colab = types.ModuleType("google.colab")
+    colab.output = types.ModuleType("google.colab.output")
+    colab.output.enable_custom_widget_manager = lambda: widgets.append(True)
+    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setattr(urllib.request, "urlretrieve", lambda source, target: fetched.append((source, target)))
+    monkeypatch.chdir(tmp_path)
+    shell = types.SimpleNamespace(run_line_magic=lambda name, line: asked.append((name, line)))
+    space = {"get_ipython": lambda: shell}
+    exec(compile(python(cells(path)["colab"]), "colab", "exec"), space)
+    kept = (tmp_path / "keep.txt").read_text()
+    assert re.findall(r"^(\w+)==", kept, re.M) == ["torch", "numpy"], "Colab's own torch and numpy stay"
+    ((magic, line),) = asked
+    assert (magic, line.split()[:4]) == ("pip", ["install", "-q", "-c", "keep.txt"])
+    assert '"dynnotes[models] @ git+{REPOSITORY}@{TAG}"' in line
+    assert widgets == [True]
+    key = re.search(r'KEY = "(.+)"', cells(path)["setup"].source)[1]
+    names = [f"{key}.json", "static-canvas-digits.json"]
+    base = f"{space['REPOSITORY']}/raw/{space['TAG']}/results"
+    assert fetched == [(f"{base}/{name}", f"results/{name}") for name in names]
+    assert (tmp_path / "results").is_dir()
+
+
+@every
+def test_written_as_git_wants_it(path):
+    """The form that nbstripout leaves, so that running a chapter does not change it."""
+    text = path.read_text(encoding="utf-8")
+    assert text == json.dumps(json.loads(text), indent=1, ensure_ascii=False) + "\n"
