@@ -192,8 +192,8 @@ def overlay(
     for b in range(count):
         top = float(why[b].abs().max())
         scaled = why[b] / top if top > 0 else why[b]
-        for row, bright in ((1, 1.0), (2, 0.6)):
-            figure.add_trace(_heat(go, grey[b] * bright, (0, 1), "Greys_r"), row, b + 1)
+        for row, bright, hover in ((1, 1.0, "brightness %{z:.2f}"), (2, 0.6, None)):
+            figure.add_trace(_heat(go, grey[b] * bright, (0, 1), "Greys_r", hover), row, b + 1)
             _frame(figure, row, b + 1, images.shape[2:], None if boxes is None else boxes[b].tolist())
         figure.add_trace(_heat(go, scaled, (-1, 1), SIGNED, hover="%{z:.2f} of the largest"), 2, b + 1)
     words = f"red {_plain(sign[0])}, blue {_plain(sign[1])}" + ("" if boxes is None else "<br>the digit is in the box")
