@@ -23,7 +23,7 @@ from . import Data
 
 SIDE, SMALL, LARGE = 32, 9.0, 24.0
 FRAGMENTS, NOISE, SPREAD = 5, 0.3, 0.25
-SIZES = {"train": 8000, "validation": 1000, "test": 2000}
+SIZES = {"train": 12000, "validation": 1000, "test": 2000}
 STARTS = {"train": 0, "validation": 1197, "test": 1497}              # in one fixed shuffle of the 1,797 digits
 
 
@@ -71,9 +71,10 @@ def load(split: str, size: int | None, seed: int) -> Data:
     for k in range(FRAGMENTS):
         side = SMALL + uniform(count) * (scale.clamp(max=16) - SMALL)        # no larger than the digit itself
         at = uniform(count, 2) * (SIDE - side).unsqueeze(1)
-        fragment = images[drawn((count,))] * _halves(uniform(count))
-        shown = _placed(fragment, at, side) * (clutter > k).view(-1, 1, 1, 1) * ~inside
-        canvas = torch.maximum(canvas, shown)
+        fragment, turn = drawn((count,)), uniform(count)
+        on = (clutter > k).nonzero().squeeze(1)
+        shown = _placed(images[fragment[on]] * _halves(turn[on]), at[on], side[on]) * ~inside[on]
+        canvas[on] = torch.maximum(canvas[on], shown)
     canvas = canvas + noise.view(-1, 1, 1, 1) * torch.randn(canvas.shape, generator=random)
     hard = ((LARGE - scale) / (LARGE - SMALL) + clutter / FRAGMENTS + noise / NOISE) / 3
     box = torch.cat([corner, corner + scale.unsqueeze(1)], 1) / SIDE

@@ -330,10 +330,10 @@ class Static(Dynamic):
         return self.task(self.net(*inputs), target)
 
 
-# Depth times width of a residual network: name, widths, blocks per width.
-FAMILY = {f"ResNet {'-'.join(map(str, widths))} x{depth}": (widths, (depth,) * 3)
-          for widths, depth in (((4, 8, 16), 1), ((4, 8, 16), 3), ((8, 16, 32), 1), ((8, 16, 32), 2), ((8, 16, 32), 3),
-                                ((16, 32, 64), 1), ((16, 32, 64), 2))}
+# Residual networks by first width and by depth, which is cheapest where maps are small: {name: (widths, depths)}.
+FAMILY = {f"ResNet {width}: {'-'.join(map(str, depths))}": ((width, 2 * width, 4 * width), depths)
+          for width, depths in ((4, (1, 1, 1)), (4, (1, 3, 3)), (8, (1, 1, 1)), (8, (1, 2, 2)), (8, (1, 3, 3)),
+                                (8, (3, 3, 3)), (16, (1, 1, 1)))}
 STATIC_STAGE = Stage(epochs=1, lr=0.1, weight_decay=5e-4)
 
 
