@@ -28,6 +28,16 @@ def shortcut(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
     return nn.Identity() if inputs == outputs and stride == 1 else conv_bn(inputs, outputs, 1, stride)
 
 
+class Residual(nn.Module):
+    """A whole basic block, as it stands in a static network: relu(shortcut(x) + F(x))."""
+    def __init__(self, inputs: int, outputs: int, stride: int = 1):
+        super().__init__()
+        self.branch, self.shortcut = basic(inputs, outputs, stride), shortcut(inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:                        # [B, C, H, W] -> [B, C', H/s, W/s]
+        return (self.shortcut(x) + self.branch(x)).relu()
+
+
 class Attention(nn.Module):
     """Multi-head attention of queries `x` [B, n, D] over `context` [B, N, D] (default: x itself) -> [B, n, D].
 

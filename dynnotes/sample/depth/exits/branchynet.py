@@ -12,7 +12,8 @@ $$L = \sum_{n=1}^{N} w_n L(\hat y_{\text{exit}_n}, y).$$
 The paper prints the entropy without its minus sign; with it, the test of fig. 2 means what its text says.
 
 Left out: starting from the weights of the trained network without branches (sec. IV); one threshold per exit, found by
-a search on held-out data: here one `threshold` serves all exits. In B-AlexNet the first branch stands after the first
+a search on held-out data: here one `threshold` serves all exits; the branches of B-ResNet, three and two convolutions
+in the paper, one here, since a branch should cost less than reaching the next exit (sec. V-C). In B-AlexNet the first branch stands after the first
 convolution, as in fig. 1 and sec. IV; the authors' code (github.com/kunglab/branchynet) has it after the second.
 """
 from __future__ import annotations
@@ -25,6 +26,8 @@ from torch import Tensor, nn
 
 from ....decide.confidence import entropy
 from ....execute import Dynamic, Trace, run_while
+from ....nets.backbones import head, plan, stem
+from ....nets.layers import Residual, conv_bn
 from ....registry import Budget, Published, Recipe, Stage, paper
 
 
@@ -42,7 +45,7 @@ class Exit(nn.Module):
 @paper("teerapittayanon2016branchynet")
 class BranchyNet(Dynamic):
     """`trunks`: consecutive pieces of a network; `branches`: the classifier after each; `weights`: w_n of the loss."""
-    budget = Budget("threshold", 0.0, math.log(10), (0.0, 0.1, 0.4, 0.9, 1.6), cheaper="higher")
+    budget = Budget("threshold", 0.0, math.log(10), (0.05, 0.2, 0.5, 1.0, 1.5), cheaper="higher")
 
     def __init__(self, trunks: Sequence[nn.Module], branches: Sequence[nn.Module], weights: Sequence[float]):
         super().__init__()
@@ -50,7 +53,7 @@ class BranchyNet(Dynamic):
             counts = f"{len(trunks)} trunks, {len(branches)} branches, {len(weights)} weights"
             raise ValueError(f"one of each per exit, not {counts}")
         self.pieces = nn.ModuleList(Exit(t, b) for t, b in zip(trunks, branches, strict=True))
-        self.weights, self.threshold = tuple(weights), 0.4
+        self.weights, self.threshold = tuple(weights), 0.5
 
     def forward(self, x: Tensor) -> tuple[Tensor, Trace]:                      # [B, channels, H, W]
         def leave(_, logits):
@@ -87,8 +90,8 @@ class BranchyNet(Dynamic):
 
     @staticmethod
     def recipe() -> Recipe:
-        return Recipe("canvas-digits", lambda: b_alexnet(channels=1, classes=10, width=0.5, side=32),
-                      (Stage(epochs=10, lr=1e-3, optimizer="adam"),))
+        return Recipe("canvas-digits", lambda: b_resnet(channels=1, classes=10, widths=(8, 16, 32), depths=(1, 2, 2)),
+                      (Stage(epochs=8, lr=0.1, weight_decay=5e-4),))
 
     @staticmethod
     def published() -> list[Published]:
@@ -142,3 +145,13 @@ def b_alexnet(*, channels: int, classes: int, width: float = 1.0, side: int = 32
                               nn.Linear(w(32) * (quarter // 2)**2, classes)),
                 nn.Linear(w(128), classes)]
     return BranchyNet(trunks, branches, [1.0, 1.0, 1.0])
+
+
+def b_resnet(*, channels: int, classes: int, widths: Sequence[int], depths: Sequence[int]) -> BranchyNet:
+    """A residual network (see nets.backbones.ResNet) with an exit after every group of blocks."""
+    blocks = iter(plan(widths, depths, widths[0]))
+    trunks = [nn.Sequential(*(Residual(*next(blocks)) for _ in range(depth))) for depth in depths]
+    trunks[0] = nn.Sequential(stem("cifar", channels, widths[0]), *trunks[0])
+    branches = [nn.Sequential(*conv_bn(width, widths[-1], 3, 2), nn.ReLU(), *head(widths[-1], classes))
+                for width in widths[:-1]] + [head(widths[-1], classes)]
+    return BranchyNet(trunks, branches, [1.0] * len(depths))

@@ -33,7 +33,7 @@ from ....registry import Budget, Published, Recipe, Stage, paper
 @paper("veit2018convolutional")
 class ConvNetAIG(Dynamic):
     """A residual network (see nets.backbones.ResNet for the arguments) with a gate on every block."""
-    budget = Budget("threshold", 0.0, 1.0, (0.3, 0.4, 0.5, 0.6, 0.7), cheaper="higher")
+    budget = Budget("threshold", 0.0, 1.0, (0.1, 0.3, 0.5, 0.7, 0.9), cheaper="higher")
 
     def __init__(self, *, channels: int, classes: int, widths: Sequence[int], depths: Sequence[int],
                  first: int | None = None, kind: str = "cifar", branch: Callable[..., nn.Module] = basic,
@@ -84,8 +84,8 @@ class ConvNetAIG(Dynamic):
     @staticmethod
     def recipe() -> Recipe:
         return Recipe("canvas-digits",
-                      lambda: ConvNetAIG(channels=1, classes=10, widths=(16, 32, 64), depths=(3, 3, 3)),
-                      (Stage(epochs=10, lr=0.1, weight_decay=5e-4),))
+                      lambda: ConvNetAIG(channels=1, classes=10, widths=(8, 16, 32), depths=(3, 3, 3), target=0.5),
+                      (Stage(epochs=8, lr=0.1, weight_decay=5e-4),))
 
     @staticmethod
     def published() -> list[Published]:

@@ -13,7 +13,8 @@ The network is that of appendix C.1: embedding, LSTM, experts with one ReLU laye
 after every layer dropout, then the layer's input is added.
 
 Left out: the hierarchy of two gates (app. B), strictly balanced gating (app. F), mixing data and model parallelism
-(sec. 3), importance-sampled softmax. The task here is to read an image row by row instead of a text word by word.
+(sec. 3), importance-sampled softmax. The task here is to read an image row by row instead of a text word by
+word; two small convolutions take the place of the word embedding.
 The budget is the number of experts `k` used after training; the paper fixes it before.
 """
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from ....decide.routers import NoisyTopK, Routing
 from ....execute import Dynamic, Trace, run, run_experts
 from ....learn.budgets import cv_squared
+from ....nets.layers import conv_bn
 from ....registry import Budget, Published, Recipe, Stage, paper
 
 
@@ -48,13 +50,13 @@ class LastStep(nn.Module):
 
 
 class Rows(nn.Module):
-    """An image as a sequence of its rows: [B, 1, H, W] -> [B, H, D]."""
-    def __init__(self, pixels: int, width: int):
+    """A map as a sequence of its rows, top to bottom, each of `size` values: [B, C, H, W] -> [B, H, D]."""
+    def __init__(self, size: int, width: int):
         super().__init__()
-        self.embed = nn.Linear(pixels, width)
+        self.embed = nn.Linear(size, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.embed(x[:, 0])
+        return self.embed(x.transpose(1, 2).flatten(2))
 
 
 @paper("shazeer2017outrageously")
@@ -113,10 +115,11 @@ class SparselyGatedMoE(Dynamic):
 
     @staticmethod
     def recipe() -> Recipe:
-        return Recipe("canvas-digits",
-                      lambda: SparselyGatedMoE(embed=Rows(32, 64), head=LastStep(64, 10), width=64, experts=8,
-                                               hidden=128, k=2),
-                      (Stage(epochs=10, lr=3e-3, optimizer="adam"),))
+        def net():                                                             # 32x32 pixels -> 8 rows of 8 x 32 values
+            look = [*conv_bn(1, 16, 3, 2), nn.ReLU(), *conv_bn(16, 32, 3, 2), nn.ReLU(), Rows(8 * 32, 64)]
+            return SparselyGatedMoE(embed=nn.Sequential(*look), head=LastStep(64, 10), width=64, experts=8, hidden=128,
+                                    k=2)
+        return Recipe("canvas-digits", net, (Stage(epochs=8, lr=3e-3, optimizer="adam"),))
 
     @staticmethod
     def published() -> list[Published]:
