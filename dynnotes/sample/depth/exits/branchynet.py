@@ -11,10 +11,11 @@ $$L = \sum_{n=1}^{N} w_n L(\hat y_{\text{exit}_n}, y).$$
 
 The paper prints the entropy without its minus sign; with it, the test of fig. 2 means what its text says.
 
-Left out: starting from the weights of the trained network without branches (sec. IV); one threshold per exit, found by
-a search on held-out data: here one `threshold` serves all exits; the branches of B-ResNet, three and two convolutions
-in the paper, one here, since a branch should cost less than reaching the next exit (sec. V-C). In B-AlexNet the first branch stands after the first
-convolution, as in fig. 1 and sec. IV; the authors' code (github.com/kunglab/branchynet) has it after the second.
+Left out: starting from the weights of the trained network without branches (sec. IV); one threshold per exit, found
+by a search on held-out data: here one `threshold` serves all exits; the branches of B-ResNet, three and two
+convolutions in the paper, one here, since a branch should cost less than reaching the next exit (sec. V-C). In
+B-AlexNet the first branch stands after the first convolution, as in fig. 1 and sec. IV; the authors' code
+(github.com/kunglab/branchynet) has it after the second.
 """
 from __future__ import annotations
 
