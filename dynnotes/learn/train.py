@@ -9,11 +9,9 @@ import hashlib
 import json
 import math
 import os
-import pickle
 import platform
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -256,8 +254,7 @@ def _restore(path: Path, model, facts) -> tuple[list[dict], dict | None]:
         if content["format"] != TRAINING:
             raise KeyError("format")
         found, history, state, optimizer = (content[k] for k in ("facts", "history", "model", "optimizer"))
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError,
-            zipfile.BadZipFile) as fault:
+    except Exception as fault:  # noqa: BLE001  a damaged pickle raises anything
         raise CheckpointError(f"{path}: is damaged or no checkpoint ({type(fault).__name__}); delete it, or train "
                               "without --resume, which starts again") from None
     if different := [name for name in facts if found.get(name) != facts[name]]:
@@ -625,13 +622,13 @@ def _keep(result: dict, model: Dynamic, out: Path, altered: bool) -> dict:
         print(f"not the recipe as it stands, so written to {out / 'result.json'} only", file=sys.stderr)
         return result
     path = evidence.folder() / f"{result['paper']}.json"
+    if result["runs"][0]["seed"] == 0:                                        # `model` is of the first seed
+        save_checkpoint(result, model)
     try:
         before = evidence.load_result(path)
     except (FileNotFoundError, evidence.ResultError):
         before = None                                                         # none, or one that this replaces
     result = merged(result, before)
-    if any(run["seed"] == 0 for run in result["runs"]) and model is not None:
-        save_checkpoint(result, model)
     evidence.write_json(result, path)
     return result
 

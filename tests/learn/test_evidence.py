@@ -1,0 +1,350 @@
+"""Evidence: statistics against independent computation, the frontier, verdicts, result files, and the receipt."""
+import itertools
+import json
+import math
+from types import SimpleNamespace
+
+import jsonschema
+import pytest
+import torch
+
+from dynnotes.learn import evidence
+from dynnotes.learn.evidence import Interval, Receipt, ResultError
+
+from .toy import Toy, samples
+
+
+def run(seed, budget, accuracy, macs, correlation=0.5):
+    return {"seed": seed, "budget": budget, "accuracy": accuracy, "macs_claimed": macs, "macs_executed": macs,
+            "hard_correlation": correlation, "rates": {"block 1": 0.5}}
+
+
+def result(runs=None, **more):
+    runs = runs or [run(s, b, 0.9 + s / 100, 1000.0 * b) for s in range(3) for b in (1.0, 2.0)]
+    return {"format": "dynnotes.results/1", "paper": "veit2018convolutional", "task": "canvas-digits",
+            "recipe": {"net": "Net", "samples": 10, "test_samples": 5, "epochs": 2,
+                       "stages": [{"epochs": 2, "lr": 0.1, "optimizer": "sgd", "weight_decay": 0.0, "batch": 5,
+                                   "settings": {}}]},
+            "budget": {"name": "threshold", "cheaper": "higher", "retrain": False}, "params": 10, "full": 4000.0,
+            "runs": runs, "receipts": [], "static": None,
+            "versions": {"python": "3.11.2", "torch": "2.13.0", "dynnotes": "0.1.0"}, "date": "2026-01-02",
+            "commit": None, "command": "dynnotes train x", "source_hash": "0" * 16} | more
+
+
+def static(*points, seeds=3, epochs=2):
+    return [{"net": f"net {i}", "macs": macs, "accuracy": accuracy + 0.001 * s, "seed": s, "epochs": epochs}
+            for i, (macs, accuracy) in enumerate(points) for s in range(seeds)]
+
+
+# Statistics
+
+# Student's t, two-sided 95%, as printed in any table: degrees of freedom 1, 2, 3, 9.
+@pytest.mark.parametrize(("seeds", "t"), [(2, 12.706), (3, 4.303), (4, 3.182), (10, 2.262)])
+def test_the_interval_by_hand(seeds, t):
+    values = [0.9 + 0.01 * i for i in range(seeds)]
+    mean = sum(values) / seeds
+    deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (seeds - 1))
+    found = evidence.interval(values)
+    assert found.mean == pytest.approx(mean)
+    assert found.half == pytest.approx(t * deviation / math.sqrt(seeds), rel=2e-4)
+    assert found.low == pytest.approx(mean - found.half)
+
+
+def test_one_seed_has_no_interval():
+    assert evidence.interval([0.5]) == (0.5, None, None)
+    assert evidence.interval([0.5]).half is None
+
+
+def test_spearman_by_hand():
+    a, b = [10, 20, 30, 40, 50], [1, 3, 2, 5, 4]                # no ties: 1 - 6 sum(d^2) / n(n^2 - 1), d^2 = 0 1 1 1 1
+    assert evidence.spearman(a, b) == pytest.approx(1 - 6 * 4 / (5 * 24))
+    tied = evidence.spearman([1, 1, 2, 3], [4, 5, 6, 7])        # Pearson's of the ranks 1.5 1.5 3 4 and 1 2 3 4
+    assert tied == pytest.approx(4.5 / math.sqrt(4.5 * 5))
+    assert evidence.spearman([1, 1, 1], [1, 2, 3]) is None
+    assert evidence.spearman([1, 2, 3], [30, 20, 10]) == pytest.approx(-1)
+
+
+def test_the_summary_is_computed_from_the_runs():
+    first, second = evidence.summary(result())
+    assert (first.budget, second.budget) == (1.0, 2.0)
+    assert first.accuracy.mean == pytest.approx(0.91)
+    assert first.accuracy.half == pytest.approx(4.302652729911275 * 0.01 / math.sqrt(3))
+    assert first.macs == (1000, 1000, 1000)
+    assert first.correlation.mean == 0.5
+    flat = evidence.summary(result([run(0, 1.0, 0.9, 10.0, None)]))[0]
+    assert flat.correlation is None
+    assert flat.accuracy.low is None
+
+
+# The static line
+
+def test_the_frontier_is_interpolated_over_log_macs_and_never_falls():
+    line = static((100, 0.5), (1000, 0.4), (10000, 0.7), seeds=1)
+    assert evidence.static_accuracy_at(99, line) is None
+    assert evidence.static_accuracy_at(100, line) == pytest.approx(0.5)
+    assert evidence.static_accuracy_at(1000, line) == pytest.approx(0.5), "a worse, dearer net is not on the frontier"
+    assert evidence.static_accuracy_at(10 ** 3.5, line) == pytest.approx(0.6)
+    assert evidence.static_accuracy_at(1e9, line) == pytest.approx(0.7)
+    assert evidence.static_accuracy_at(100, []) is None
+    assert evidence.static_accuracy_at(100, static((100, 0.5)), seed=2) == pytest.approx(0.502)
+
+
+def test_above_the_static_nets_and_harder_costs_more_is_reproduced():
+    found = evidence.verdict(result(), static((500, 0.5), (5000, 0.6)))
+    assert found["verdict"] == "reproduced"
+    assert [c.holds for c in found["claims"]] == [True, True]
+    assert "Above the static nets at 2 of 2 budgets" in found["text"]
+
+
+def test_below_the_static_nets_and_unrelated_is_not():
+    runs = [run(s, b, 0.5 + s / 100, 1000.0 * b, (-1) ** s * 0.1) for s in range(3) for b in (1.0, 2.0)]
+    found = evidence.verdict(result(runs), static((500, 0.8), (5000, 0.9)))
+    assert found["verdict"] == "not"
+    assert [c.holds for c in found["claims"]] == [False, False]
+
+
+def test_a_gain_within_the_noise_does_not_count():
+    runs = [run(s, 1.0, 0.8 + (0.0, 0.1, -0.08)[s], 1000.0) for s in range(3)]
+    found = evidence.verdict(result(runs), static((500, 0.79), (5000, 0.79)))
+    assert evidence.gains(result(runs), static((500, 0.79)))[0][1].mean > 0
+    assert found["claims"][0].holds is False
+    assert found["verdict"] == "partly"
+
+
+def test_what_cannot_be_judged_is_left_open():
+    alone = evidence.verdict(result([run(0, 1.0, 0.9, 1000.0)]), static((500, 0.5), seeds=1))
+    assert alone["verdict"] == "open"
+    assert [c.holds for c in alone["claims"]] == [None, None]
+    same = evidence.verdict(result([run(s, 1.0, 0.9, 1000.0, None) for s in range(3)]), static((500, 0.5)))
+    assert same["claims"][1].holds is None
+    assert "whatever its difficulty" in same["text"]
+    assert same["verdict"] == "reproduced", "the rule that does not apply does not count"
+    cheaper = evidence.verdict(result([run(s, 1.0, 0.9, 100.0) for s in range(3)]), static((500, 0.5)))
+    assert cheaper["claims"][0].holds is None
+    assert evidence.verdict(result(), [])["claims"][0].holds is None
+
+
+def test_gains_are_paired_by_seed():
+    runs = [run(s, 1.0, 0.6 + 0.05 * s, 1000.0) for s in range(3)]
+    nets = [{"net": "a", "macs": 1000, "accuracy": 0.5 + 0.05 * s, "seed": s, "epochs": 2} for s in range(3)]
+    (_, gain), = evidence.gains(result(runs), nets)
+    assert gain.mean == pytest.approx(0.1)
+    assert gain.half == pytest.approx(0, abs=1e-9)
+
+
+# Files
+
+def test_the_schema_is_a_schema_and_takes_a_result():
+    schema = json.loads(evidence.SCHEMA.read_text("utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert evidence.check(result()) is not None
+
+
+def broken(change):
+    bad = result()
+    change(bad)
+    return bad
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda r: r.pop("runs"), "'runs' is a required"),
+    (lambda r: r.update(runs=[]), "runs"),
+    (lambda r: r.update(extra=1), "extra"),
+    (lambda r: r["runs"][3].update(accuracy=1.5), r"runs\.3\.accuracy"),
+    (lambda r: r["runs"][1].update(accuracy="good"), r"runs\.1\.accuracy"),
+    (lambda r: r["runs"][2].update(macs_executed=1.0), r"runs\.2: claims 1000.* MACs, executed 1"),
+    (lambda r: r["runs"][0].update(macs_claimed=math.inf, macs_executed=math.inf), "finite"),
+    (lambda r: r["runs"].append(dict(r["runs"][0])), "twice"),
+    (lambda r: r["budget"].update(cheaper="sideways"), r"budget\.cheaper"),
+    (lambda r: r.update(date="yesterday"), "date"),
+    (lambda r: r.update(static={"file": "../../secret.json", "epochs": 1}), "static"),
+    (lambda r: r.update(source_hash="x"), "source_hash"),
+])
+def test_a_wrong_field_is_named(change, message):
+    with pytest.raises(ResultError, match=message):
+        evidence.check(broken(change))
+
+
+def test_files_round_trip_and_faults_name_the_file(tmp_path):
+    path = evidence.write_json(result(), tmp_path / "deep" / "x.json")
+    assert evidence.load_result(path) == result()
+    assert [p.name for p in path.parent.iterdir()] == ["x.json"]
+    for text, message in (("{", "is not JSON"), ("[]", "no format"), ('{"format": "dynnotes.results/2"}', "upgrade"),
+                          (json.dumps(result(params=0)), "params")):
+        path.write_text(text)
+        with pytest.raises(ResultError, match=message) as caught:
+            evidence.load_result(path)
+        assert str(path) in str(caught.value)
+    with pytest.raises(FileNotFoundError):
+        evidence.load_result(tmp_path / "none.json")
+
+
+def test_nan_is_never_written_and_the_old_file_stays(tmp_path):
+    path = evidence.write_json({"a": 1}, tmp_path / "x.json")
+    with pytest.raises(ValueError, match="JSON"):
+        evidence.write_json({"a": math.nan}, path)
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_static_nets_of_a_result_are_those_of_its_epochs(tmp_path):
+    evidence.write_json({"format": evidence.STATIC_FORMAT, "runs": static((1, 0.5)) + static((1, 0.6), epochs=9)},
+                        tmp_path / "static-canvas-digits.json")
+    refers = result(static={"file": "static-canvas-digits.json", "epochs": 9})
+    assert {r["epochs"] for r in evidence.load_static(refers, tmp_path)} == {9}
+    assert evidence.load_static(result(), tmp_path) == []
+    assert evidence.load_static(result(static={"file": "gone.json", "epochs": 9}), tmp_path) == []
+
+
+@pytest.mark.parametrize("path", sorted(evidence.folder().glob("*.json")), ids=lambda p: p.stem)
+def test_every_result_of_the_project_is_valid(path):
+    if path.stem.startswith("static-"):
+        runs = evidence.read_json(path, evidence.STATIC_FORMAT)["runs"]
+        assert all(0 <= r["accuracy"] <= 1 and r["macs"] > 0 for r in runs)
+    else:
+        held = evidence.load_result(path)
+        assert held["paper"] == path.stem
+        assert evidence.load_static(held, path.parent), "the static nets it refers to are there"
+
+
+# Staleness
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A small dynnotes on disk: a paper, what it imports, and what it does not."""
+    root = tmp_path / "dynnotes"
+    files = {"registry.py": "x = 1", "nets/__init__.py": "", "nets/layers.py": "from . import deep\ny = 2",
+             "nets/deep.py": "z = 3", "nets/other.py": "o = 4", "show/__init__.py": "", "show/draw.py": "d = 5",
+             "sample/paper.py": '"""Says."""\nfrom ..nets.layers import y\nfrom ..registry import x\n'
+                                'from ..show import draw\n\ndef f():\n    """Doc."""\n    return y\n'}
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(evidence.registry, "PACKAGE", root)
+    return root
+
+
+@pytest.mark.parametrize(("file", "old", "new", "changes"), [
+    ("sample/paper.py", "Doc.", "Another docstring.", False),
+    ("sample/paper.py", '"""Says."""\n', '"""Says."""\n# a comment\n\n\n', False),
+    ("sample/paper.py", "return y", "return y + 1", True),
+    ("nets/layers.py", "y = 2", "y = 3", True),
+    ("nets/deep.py", "z = 3", "z = 4", True),
+    ("registry.py", "x = 1", "x = 2", True),
+    ("nets/other.py", "o = 4", "o = 5", False),
+    ("show/draw.py", "d = 5", "d = 6", False),
+])
+def test_the_source_hash_follows_the_code_that_matters(package, file, old, new, changes):
+    before = evidence.source_hash("dynnotes.sample.paper")
+    path = package / file
+    path.write_text(path.read_text().replace(old, new))
+    assert (evidence.source_hash("dynnotes.sample.paper") != before) == changes
+
+
+def test_the_hash_of_a_real_paper_covers_its_task_and_its_verbs(monkeypatch):
+    seen = []
+    real = evidence._file_of
+    monkeypatch.setattr(evidence, "_file_of", lambda name: (seen.append(name), real(name))[1])
+    evidence.hash_of("veit2018convolutional", "canvas-digits")
+    for needed in ("dynnotes.execute.verbs", "dynnotes.decide.gates", "dynnotes.nets.layers", "dynnotes.data.canvas"):
+        assert needed in seen
+
+
+# The receipt
+
+class Clock:
+    """A clock that advances by the price of what runs, plus what `noise(reading)` adds."""
+    def __init__(self, noise=lambda reading: 0.0):
+        self.now, self.readings, self.noise = 0.0, 0, noise
+
+    def __call__(self):
+        self.readings += 1
+        self.now += self.noise(self.readings)
+        return self.now
+
+    def costs(self, seconds):
+        def call():
+            self.now += seconds
+        return call
+
+
+def test_a_quiet_clock_gives_the_true_ratio():
+    clock = Clock()
+    timing = evidence.compare(clock.costs(0.010), clock.costs(0.004), clock=clock)
+    assert timing.ratio == pytest.approx(0.4)
+    assert timing.noise == pytest.approx(1)
+    assert timing.spread == pytest.approx((0.4, 0.4))
+    assert not timing.void
+    assert (timing.base, timing.other) == pytest.approx((0.010, 0.004))
+
+
+def test_slow_drift_cancels_within_a_round():
+    clock = Clock()
+    slow = itertools.count(1)
+
+    def costs(seconds):
+        def call():
+            clock.now += seconds * (1 + 0.002 * next(slow))
+        return call
+    timing = evidence.compare(costs(0.04), costs(0.02), clock=clock)
+    assert timing.ratio == pytest.approx(0.5, abs=0.02)
+    assert not timing.void
+
+
+def uneven(clock, noisy_calls):
+    """Two prices for the very same work in turn, for the first `noisy_calls` calls."""
+    count = itertools.count()
+
+    def call():
+        n = next(count)
+        clock.now += 0.05 * (1 if n >= noisy_calls or n % 2 else 3)
+    return call
+
+
+def test_a_noisy_machine_is_tried_again_then_void():
+    clock = Clock()
+    always = evidence.compare(uneven(clock, 10 ** 9), clock.costs(0.05), rounds=9, attempts=3, clock=clock)
+    assert always.void
+    assert not 0.95 <= always.noise <= 1.05
+    clock = Clock()
+    once = evidence.compare(uneven(clock, 20), clock.costs(0.05), rounds=9, attempts=3, clock=clock)
+    assert not once.void
+    assert once.ratio == pytest.approx(1)
+
+
+def made(**more):
+    return Receipt(**{"batch": 1, "full": 1000.0, "needed": 400.0, "claimed": 400.0, "executed": 400.0, "issued": None,
+                      "ms_dense": 1.0, "ms_sparse": 0.55, "time_ratio": 0.55, "time_spread": (0.5, 0.6), "noise": 1.0,
+                      "void": False, **more})
+
+
+def test_the_receipts_own_arithmetic():
+    assert made().saving_macs == pytest.approx(0.6)
+    assert made().saving_time == pytest.approx(0.45)
+    assert made().realised == pytest.approx(0.75)
+    assert made(void=True).realised is None
+    assert made(executed=1000.0).realised is None
+    assert Receipt.of(json.loads(json.dumps(made().record()))) == made()
+    assert "no kernel of ours ran" in str(made())
+    assert "void" in str(made(void=True))
+
+
+def test_the_receipt_of_a_net_counts_what_ran_and_puts_everything_back():
+    torch.manual_seed(0)
+    model, inputs = Toy().train(), samples(40).inputs
+    ticks = itertools.count()
+    one = evidence.receipt(model, inputs, 1, rounds=1, clock=lambda: next(ticks) / 1000)
+    many = evidence.receipt(model, inputs, 32, rounds=1, clock=lambda: next(ticks) / 1000)
+    assert one.needed == one.claimed == one.executed < one.full == 120
+    assert many.executed == pytest.approx(one.executed), "the same inputs cost the same, however they are grouped"
+    assert evidence.receipt(model, inputs, 100, rounds=1, clock=lambda: next(ticks) / 1000).batch == 100
+    assert model.training
+    assert not model.sparse
+    schema = json.loads(evidence.SCHEMA.read_text("utf-8"))
+    jsonschema.validate(one.record(), schema["$defs"]["receipt"] | {"$defs": schema["$defs"]})
+
+
+def test_intervals_have_a_half_width():
+    assert Interval(1.0, 0.5, 1.5).half == 0.5
+    assert SimpleNamespace(**made().record()).batch == 1
