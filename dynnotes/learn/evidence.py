@@ -1,7 +1,7 @@
 """What a paper's recipe bought: result files, intervals, the static frontier, the verdict, and the receipt.
 
-Result files hold single runs only. Everything that summarises them (means, 95% intervals, verdicts) is computed here,
-from the standard library alone; torch is imported by `receipt` only.
+Result files hold single runs only. Everything that summarises them (means, 95% intervals, verdicts) is computed here;
+torch is imported by `receipt` only.
 """
 from __future__ import annotations
 
@@ -121,57 +121,24 @@ class Interval(NamedTuple):
         return None if self.low is None else self.high - self.mean
 
 
-def student(df: int, level: float = 0.95) -> float:
-    """The two-sided quantile of Student's t distribution with `df` degrees of freedom."""
-    scale = math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(df * math.pi)
-
-    def inside(t, steps=2000):                     # probability of [-t, t]: Simpson's rule after t = sqrt(df) tan(a)
-        end = math.atan(t / math.sqrt(df))
-        width = end / steps
-        values = [math.cos(i * width) ** (df - 1) for i in range(steps + 1)]
-        total = values[0] + values[-1] + 4 * sum(values[1:-1:2]) + 2 * sum(values[2:-1:2])
-        return 2 * scale * math.sqrt(df) * total * width / 3
-
-    low, high = 0.0, 1.0
-    while inside(high) < level:
-        high *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if inside(middle) < level else (low, middle)
-    return high
-
-
 def interval(values: Iterable[float]) -> Interval:
     """Mean and t-based 95% interval of independent values."""
     values = list(values)
     mean = statistics.fmean(values)
     if len(values) < 2:
         return Interval(mean, None, None)
-    half = student(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    from scipy import stats
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
     return Interval(mean, mean - half, mean + half)
 
 
 def spearman(a: Iterable[float], b: Iterable[float]) -> float | None:
     """Spearman's rank correlation, ties sharing their mean rank; None when one side is constant."""
-    a, b = _ranks(list(a)), _ranks(list(b))
-    mean = (len(a) - 1) / 2
-    aa, bb = sum((x - mean) ** 2 for x in a), sum((y - mean) ** 2 for y in b)
-    if not aa or not bb:
+    a, b = list(a), list(b)
+    if len(set(a)) < 2 or len(set(b)) < 2:
         return None
-    return max(-1.0, min(1.0, sum((x - mean) * (y - mean) for x, y in zip(a, b, strict=True)) / math.sqrt(aa * bb)))
-
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    order = sorted(range(len(values)), key=values.__getitem__)
-    ranks, start = [0.0] * len(values), 0
-    while start < len(order):
-        end = start
-        while end + 1 < len(order) and values[order[end + 1]] == values[order[start]]:
-            end += 1
-        for place in order[start:end + 1]:
-            ranks[place] = (start + end) / 2
-        start = end + 1
-    return ranks
+    from scipy import stats
+    return float(stats.spearmanr(a, b).statistic)
 
 
 @dataclass(frozen=True)
