@@ -479,7 +479,7 @@ def measure_paper(key: str, *, seeds: Iterable[int] = (0,), epochs: int | None =
                    "stages": [_facts(s) for s in recipe.stages]},
         "budget": {"name": budget.name, "cheaper": budget.cheaper, "retrain": budget.retrain},
         "params": sum(p.numel() for p in first.parameters()), "full": full, "runs": runs,
-        "receipts": [r.record() for r in timing_receipts(cls, _trained_share(runs, full))], "static": reference,
+        "receipts": [r.record() for r in timing_receipts(cls, trained_share(runs, full))], "static": reference,
         **_circumstances(command or f"dynnotes train {key}"), "source_hash": evidence.hash_of(key, recipe.task)}
     return evidence.check(result), nets, first
 
@@ -494,16 +494,23 @@ def timing_receipts(cls, share: float | None = None, batches: Sequence[int] = (1
     torch.manual_seed(0)
     model, inputs = cls.timing()
     if share is not None:
-        low, high = cls.budget.low, cls.budget.high
+        dear, cheap = cls.budget.low, cls.budget.high                            # spending falls from one to the other
+        if cls.budget.cheaper == "lower":
+            dear, cheap = cheap, dear
+        misses = {}
         with torch.no_grad():
-            def miss(value):
+            for value in (dear, cheap, *[None] * 8):                              # halving, eight times
+                value = (dear + cheap) / 2 if value is None else value
                 trace = model.eval().at(value)(*inputs)[1]
-                return abs(float(trace.spent.sum() / trace.full.sum()) - share)
-            model.at(min((low + (high - low) * i / 100 for i in range(101)), key=miss))
+                over = float(trace.spent.sum() / trace.full.sum()) - share
+                misses[value] = abs(over)
+                if len(misses) > 2:
+                    dear, cheap = (value, cheap) if over > 0 else (dear, value)
+        model.at(min(misses, key=misses.get))
     return [evidence.receipt(model, inputs, batch, rounds=rounds) for batch in batches]
 
 
-def _trained_share(runs: Sequence[Mapping], full: float) -> float | None:
+def trained_share(runs: Sequence[Mapping], full: float) -> float | None:
     """Executed over full MACs at the middle one of the budgets where inputs differ in cost; None where none is."""
     costs = sorted(run["macs_executed"] for run in runs if run["hard_correlation"] is not None)
     return costs[len(costs) // 2] / full if costs else None
