@@ -348,6 +348,8 @@ def static_family(task: str, epochs: int, seeds: Iterable[int], sizes: tuple[int
         runs = held["runs"] if all(held.get(k) == v for k, v in now.items()) else []
     except FileNotFoundError:
         runs = []
+    except evidence.ResultError as fault:                          # `dynnotes train` alone would meet it again
+        raise TrainingError(f"{fault}; first move {path.name} away: its nets are then trained again") from None
     content = now | _circumstances(f"static nets of {task}") | {"runs": runs}
     missing = [(name, seed) for name in family for seed in seeds
                if not any((r["net"], r["seed"], r["epochs"]) == (name, seed, epochs) for r in runs)]
@@ -443,9 +445,16 @@ def measure_paper(key: str, *, seeds: Iterable[int] = (0,), epochs: int | None =
                   device: str = "cpu", sizes: tuple[int | None, int | None] = (None, None), static: bool = True,
                   progress: bool | None = None, command: str = "") -> tuple[dict, list[dict], Dynamic]:
     """Train and measure a paper: (result, the static nets' runs, the model of the first seed). Writes no result."""
-    cls = registry.sources()[key].load()
+    source, seeds = registry.sources().get(key), list(seeds)
+    if source is None:
+        raise TrainingError(f"{key}: not implemented; implemented: {', '.join(registry.sources()) or 'none'}")
+    cls = source.load()
     recipe = with_epochs(cls.recipe(), epochs)
     budget, values = cls.budget, tuple(budgets or cls.budget.values)
+    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+        raise TrainingError(f"{key}: seeds are one or more different numbers from 0 on, not {seeds}")
+    if len(set(values)) != len(values):
+        raise TrainingError(f"{key}: a {budget.name} is given twice; give each once")
     for value in values:
         if not budget.low <= value <= budget.high:
             raise TrainingError(f"{key}: {budget.name} is between {budget.low:g} and {budget.high:g}, not {value:g}")
@@ -633,8 +642,12 @@ def _keep(result: dict, model: Dynamic, out: Path, altered: bool) -> dict:
         save_checkpoint(result, model)
     try:
         before = evidence.load_result(path)
-    except (FileNotFoundError, evidence.ResultError):
-        before = None                                                         # none, or one that this replaces
+    except FileNotFoundError:
+        before = None
+    except evidence.ResultError as fault:                                 # perhaps of a newer dynnotes: lose nothing
+        before, aside = None, path.with_name(f"{path.name}.bak")
+        path.replace(aside)
+        print(f"dynnotes: {fault}; it is kept as {aside}", file=sys.stderr)
     result = merged(result, before)
     evidence.write_json(result, path)
     return result

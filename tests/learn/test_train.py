@@ -359,3 +359,127 @@ def test_the_timing_net_is_set_to_the_trained_share():
         receipt = train.timing_receipts(Timed, share, (32,), rounds=1)[0]
         assert receipt.executed / receipt.full == pytest.approx(share, abs=0.05)
     assert run(nn.Linear(2, 2), torch.zeros(1, 2))[1].full == 4
+
+
+# The command, on a whole recipe that is small enough to train here
+
+@pytest.fixture
+def small(toy_paper, elsewhere, monkeypatch):
+    """Toy's whole recipe on a handful of samples; returns answer(**options) -> (exit code, what it said)."""
+    monkeypatch.setattr(train.tasks, "load", lambda task, split, size=None, seed=0: samples(60, len(split)))
+    monkeypatch.setattr(evidence, "hash_of", lambda *_: "0" * 16)
+    monkeypatch.setattr(train, "static_family", lambda *_, **__: {"runs": []})
+
+    def answer(**options):
+        return train.train_command(SimpleNamespace(**{"key": toy_paper, "out": str(elsewhere / "runs"), **options}))
+    return answer
+
+
+def held_seeds(folder, name="toy2000paper.json"):
+    return [r["seed"] for r in evidence.load_result(folder / "results" / name)["runs"]][::5]
+
+
+def test_a_whole_run_writes_the_result_and_ships_the_weights_of_seed_0(small, elsewhere, toy_paper):
+    assert small(seeds=2) == 0
+    result = evidence.load_result(elsewhere / "results" / f"{toy_paper}.json")
+    assert [(r["seed"], r["budget"]) for r in result["runs"]] == [(s, b) for s in (0, 1) for b in Toy.budget.values]
+    model = train.load_model(toy_paper)
+    assert train.digest(model) == train.digest(fresh(0))
+    assert [m["accuracy"] for m in model.about["measured"]] == [r["accuracy"] for r in result["runs"][:5]]
+    assert train.measure(model, samples(60, len("test"))) == [
+        {k: v for k, v in r.items() if k != "seed"} for r in result["runs"][:5]], "the shipped net is the measured one"
+
+
+def fresh(seed):
+    model = train.build(Toy, seed)
+    train.train(model, RECIPE, samples(60, len("train")), seed=seed)
+    return model
+
+
+@pytest.mark.parametrize("altered", [{"quick": True}, {"epochs": 2}, {"budgets": [1.0]}])
+def test_an_altered_recipe_never_replaces_the_result_or_the_weights(small, elsewhere, toy_paper, altered):
+    assert small() == 0
+    kept = [elsewhere / "results" / f"{toy_paper}.json", elsewhere / "checkpoints" / f"{toy_paper}.safetensors"]
+    before = [path.read_bytes() for path in kept]
+    assert small(**altered) == 0
+    assert [path.read_bytes() for path in kept] == before
+    assert evidence.load_result(elsewhere / "runs" / toy_paper / "result.json") != json.loads(before[0])
+
+
+def test_seeds_measured_later_join_those_before_unless_the_code_changed(small, elsewhere, toy_paper, monkeypatch):
+    assert small(seeds=[5]) == 0
+    assert not (elsewhere / "checkpoints").exists(), "only seed 0 ships, never another"
+    assert small(seeds=2) == 0
+    assert held_seeds(elsewhere) == [0, 1, 5]
+    monkeypatch.setattr(evidence, "hash_of", lambda *_: "1" * 16)
+    assert small(seeds=[2]) == 0
+    assert held_seeds(elsewhere) == [2], "the others are of code that is gone"
+
+
+def test_a_result_that_cannot_be_read_is_kept_aside(small, elsewhere, toy_paper, capsys):
+    path = elsewhere / "results" / f"{toy_paper}.json"
+    path.parent.mkdir()
+    path.write_text('{"format": "dynnotes.results/2", "precious": 1}')
+    assert small() == 0
+    assert held_seeds(elsewhere) == [0]
+    assert "precious" in path.with_name(f"{toy_paper}.json.bak").read_text()
+    assert "is kept as" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"seeds": 0}, "seeds are one or more"), ({"seeds": [1, 1]}, "seeds are one or more"),
+    ({"seeds": [-1]}, "seeds are one or more"), ({"budgets": [0.5, 0.5]}, "given twice"),
+    ({"budgets": [-1.0]}, "threshold is between 0 and 4, not -1"), ({"budgets": [math.nan]}, "not nan"),
+    ({"key": "nobody1900nothing"}, "not implemented; implemented: toy2000paper"),
+])
+def test_wrong_options_are_refused_before_anything_is_trained(small, elsewhere, capsys, monkeypatch, options, message):
+    trainings = []
+    monkeypatch.setattr(train, "train", lambda *_, **__: trainings.append(1))
+    assert small(**options) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+    assert not trainings
+    assert not list(elsewhere.iterdir())
+
+
+def test_resume_goes_on_and_repeats_no_epoch(small, monkeypatch, elsewhere, toy_paper):
+    epochs, real = [], train._epoch
+
+    def stopping(model, stage, data, optimizer, e, steps, epoch, bar):
+        epochs.append(epoch)
+        if len(epochs) == 3:
+            raise KeyboardInterrupt
+        return real(model, stage, data, optimizer, e, steps, epoch, bar)
+    monkeypatch.setattr(train, "_epoch", stopping)
+    assert small() == 130
+    assert not (elsewhere / "results").exists()
+    assert small(resume=True) == 0
+    assert epochs == [1, 2, 3, 3, 4, 5]
+    assert train.digest(train.load_model(toy_paper)) == train.digest(fresh(0))
+
+
+def test_a_budget_that_needs_training_is_trained_once_for_each_value(small, elsewhere, toy_paper, monkeypatch):
+    built, real = [], Toy.at
+    monkeypatch.setattr(Toy, "budget", replace(Toy.budget, values=(0.5, 1.0, 2.0), retrain=True))
+    monkeypatch.setattr(Toy, "at", lambda self, value: (built.append(value), real(self, value))[1])
+    trained_at = []
+    real_train = train.train
+    monkeypatch.setattr(train, "train", lambda model, *a, **k: (trained_at.append(model.threshold),
+                                                                real_train(model, *a, **k))[1])
+    assert small() == 0
+    assert trained_at == [0.5, 1.0, 2.0]
+    runs = evidence.load_result(elsewhere / "results" / f"{toy_paper}.json")["runs"]
+    assert [r["budget"] for r in runs] == [0.5, 1.0, 2.0]
+    folders = sorted(p.parent.name for p in (elsewhere / "runs" / toy_paper).rglob("checkpoint.pt"))
+    assert folders == ["threshold-0.5", "threshold-1", "threshold-2"]
+
+
+def test_a_damaged_file_of_static_nets_names_a_remedy_that_works(tmp_path):
+    path = tmp_path / "static.json"
+    path.write_text('{"format": "dynno')
+    options = {"sizes": (64, 40), "file": path, "family": {}}
+    with pytest.raises(train.TrainingError, match=r"static\.json: is not JSON.*first move static\.json away"):
+        train.static_family("canvas-digits", 1, (0,), **options)
+    path.rename(tmp_path / "away")
+    assert train.static_family("canvas-digits", 1, (0,), **options)["runs"] == []
