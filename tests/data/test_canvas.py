@@ -103,3 +103,29 @@ def test_rows_and_batches_keep_everything_together():
     seen = torch.cat([target for _, target in found.batches(4, order)])
     assert torch.equal(seen, found.target[order])
     assert [len(target) for _, target in found.batches(4)] == [4, 4, 2]
+
+
+def test_boxes_lie_on_the_canvas_and_default_sizes_are_the_tasks_own():
+    for split in ("validation", "test"):
+        found = data.load("canvas-digits", split)
+        assert len(found) == canvas.SIZES[split]
+        assert found.box.min() >= 0
+        assert found.box.max() <= 1
+        assert (found.box[:, :2] < found.box[:, 2:]).all()
+        assert (found.hard >= 0).all() and (found.hard <= 1).all()
+
+
+def test_no_two_splits_hold_the_same_drawing():
+    images, _ = canvas._digits()
+    drawings = [{image.numpy().tobytes() for image in images[canvas.sources(split)]} for split in data.SPLITS]
+    assert sum(map(len, drawings)) == len(set().union(*drawings))
+
+
+def test_a_plain_classifier_of_the_pixels_errs_more_on_the_hard_half():
+    from sklearn.neighbors import KNeighborsClassifier
+
+    known, asked = data.load("canvas-digits", "train", 3000, 1), data.load("canvas-digits", "test", 1000, 1)
+    rooms = F.adaptive_avg_pool2d(known.inputs[0], 16).flatten(1), F.adaptive_avg_pool2d(asked.inputs[0], 16).flatten(1)
+    guess = torch.from_numpy(KNeighborsClassifier(3).fit(rooms[0], known.target).predict(rooms[1]))
+    wrong, hard = (guess != asked.target).double(), asked.hard > asked.hard.median()
+    assert wrong[hard].mean() > wrong[~hard].mean() + 0.1

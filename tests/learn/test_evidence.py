@@ -348,3 +348,52 @@ def test_the_receipt_of_a_net_counts_what_ran_and_puts_everything_back():
 def test_intervals_have_a_half_width():
     assert Interval(1.0, 0.5, 1.5).half == 0.5
     assert SimpleNamespace(**made().record()).batch == 1
+
+
+# What the rules and formats say at their edges
+
+def test_three_seeds_by_hand():
+    low, high = 0.90 - 4.303 * 0.02 / 3 ** 0.5, 0.90 + 4.303 * 0.02 / 3 ** 0.5          # deviation of these three: 0.02
+    assert evidence.interval([0.88, 0.90, 0.92]) == pytest.approx((0.90, low, high), abs=1e-5)
+
+
+def test_rising_at_half_of_the_budgets_is_not_most():
+    def rising_at(count):
+        runs = [run(s, b, 0.9, 1000.0 * b, (0.5 if b <= count else -0.5) + s / 100)
+                for s in range(3) for b in (1.0, 2.0, 3.0, 4.0)]
+        return evidence.verdict(result(runs), [])["claims"][1].holds
+    assert [rising_at(n) for n in (0, 2, 3, 4)] == [False, False, True, True]
+
+
+def test_a_seed_without_its_own_static_nets_is_not_compared():
+    runs = [run(s, 1.0, 0.9, 1000.0) for s in range(3)]
+    (_, gain), = evidence.gains(result(runs), static((500, 0.5), seeds=2))
+    assert gain.mean == pytest.approx(0.3995), "0.900 less 0.500 and 0.501; the third seed has no partner"
+    assert evidence.gains(result(runs), static((2000, 0.5))) == [], "no static net is as cheap"
+
+
+def test_interpolation_is_over_the_logarithm():
+    line = static((1000, 0.4), (4000, 0.8), seeds=1)
+    assert evidence.static_accuracy_at(2000, line) == pytest.approx(0.6), "halfway in log MACs, a third in MACs"
+
+
+@pytest.mark.parametrize(("version", "read"), [("1", True), ("1.7", True), ("2", False), ("10", False), ("0", False)])
+def test_minor_versions_are_read_and_other_major_ones_are_not(tmp_path, version, read):
+    path = evidence.write_json(result(format=f"dynnotes.results/{version}"), tmp_path / "x.json")
+    if read:
+        assert evidence.load_result(path)["format"].endswith(version)
+    else:
+        with pytest.raises(ResultError, match=rf"x\.json: the format is dynnotes.results/{version}, .*upgrade"):
+            evidence.load_result(path)
+
+
+def test_a_write_that_fails_at_the_last_moment_leaves_the_old_file(tmp_path, monkeypatch):
+    path = evidence.write_json({"a": 1}, tmp_path / "x.json")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(evidence.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        evidence.write_json({"a": 2}, path)
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
