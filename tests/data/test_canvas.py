@@ -129,3 +129,17 @@ def test_a_plain_classifier_of_the_pixels_errs_more_on_the_hard_half():
     guess = torch.from_numpy(KNeighborsClassifier(3).fit(rooms[0], known.target).predict(rooms[1]))
     wrong, hard = (guess != asked.target).double(), asked.hard > asked.hard.median()
     assert wrong[hard].mean() > wrong[~hard].mean() + 0.1
+
+
+def test_fragments_are_drawn_but_never_on_the_digits_own_square(monkeypatch):
+    whole = data.load("canvas-digits", "test", 200, seed=2)
+    halves = canvas._halves
+    monkeypatch.setattr(canvas, "_halves", lambda turn: torch.zeros_like(halves(turn)))
+    bare = data.load("canvas-digits", "test", 200, seed=2)                                    # the same draws
+    pixel = (torch.arange(32) + 0.5) / 32
+    x0, y0, x1, y1 = (b[:, None, None] for b in whole.box.T)
+    inside = (pixel > x0) & (pixel < x1) & (pixel[:, None] > y0) & (pixel[:, None] < y1)
+    changed = (whole.inputs[0] != bare.inputs[0])[:, 0]
+    assert not (changed & inside).any()
+    assert changed.flatten(1).any(1)[whole.difficulty["clutter"] > 1].double().mean() > 0.9
+    assert not changed[whole.difficulty["clutter"] == 0].any()
