@@ -148,6 +148,7 @@ def broken(change):
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda r: r.pop("runs"), "'runs' is a required"),
+    (lambda r: r.pop("full"), "'full' is a required"),
     (lambda r: r.update(runs=[]), "runs"),
     (lambda r: r.update(extra=1), "extra"),
     (lambda r: r["runs"][3].update(accuracy=1.5), r"runs\.3\.accuracy"),
