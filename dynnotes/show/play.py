@@ -80,7 +80,7 @@ def images(paths, side: int) -> Tensor:
                 import numpy as np
                 picture = torch.from_numpy(np.load(path, allow_pickle=False)).double()
                 picture = picture.mean(-1) if picture.dim() == 3 else picture
-                picture = picture / 255 if picture.max() > 1 else picture
+                picture = picture / 255 if (picture > 1).any() else picture
             else:
                 from PIL import Image
                 with Image.open(path) as file:
