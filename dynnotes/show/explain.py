@@ -197,7 +197,7 @@ def overlay(
             _frame(figure, row, b + 1, images.shape[2:], None if boxes is None else boxes[b].tolist())
         figure.add_trace(_heat(go, scaled, (-1, 1), SIGNED, hover="%{z:.2f} of the largest"), 2, b + 1)
     words = f"red {_plain(sign[0])}, blue {_plain(sign[1])}" + ("" if boxes is None else "<br>the digit is in the box")
-    figure.update_layout(template="none", height=360, margin={"l": 5, "r": 5, "t": 70 if title else 30, "b": 45},
+    figure.update_layout(template="none", height=370, margin={"l": 5, "r": 5, "t": 70 if title else 30, "b": 55},
                          title={"text": _plain(title)} if title else None,
                          paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)")
     figure.add_annotation(text=words, showarrow=False, xref="paper", yref="paper", x=0.5, y=-0.04, yanchor="top",
