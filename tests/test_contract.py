@@ -57,6 +57,13 @@ def test_the_demo_is_small(paper):
     assert sum(p.numel() for p in paper.demo()[0].parameters()) <= 200_000
 
 
+def test_decisions_vary_between_samples(paper, demo):
+    model, inputs, _ = demo
+    with torch.no_grad():
+        _, trace = model(*inputs)
+    assert any(spread(d) for d in trace.decisions) or not adapts(paper) & VARIES
+
+
 def test_sparse_equals_dense(demo):
     model, inputs, _ = demo
     with torch.no_grad():
