@@ -55,6 +55,8 @@ class Watched:
         page.on("dialog", lambda d: (self.faults.append(f"dialog: {d.message}"), d.dismiss()))
 
     def _failed(self, request):
+        if request.failure == "net::ERR_ABORTED":      # the page was left or closed while the browser still fetched
+            return                                     # (a file that is missing or refused answers otherwise)
         if self.scripts or request.resource_type != "script":
             self.faults.append(f"failed: {request.url} {request.failure}")
 

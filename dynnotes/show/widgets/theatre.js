@@ -748,6 +748,8 @@ export function mount(el, trace, options = {}) {
   let timer = null;
 
   const root = make("div", "dt");
+  // JupyterLab would take the arrow keys to move between cells, unless the focused element itself says no.
+  root.addEventListener("focusin", (event) => { event.target.dataset.lmSuppressShortcuts = "true"; });
   root.setAttribute("role", "group");
   root.setAttribute("aria-label", `Gate theatre ${theatres}: ${show.method} on ${show.task}`);
   const play = make("button", "dt-button dt-play");
