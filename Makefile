@@ -1,7 +1,7 @@
 # `make book` builds the book, `make test` checks everything; both set up what they need in .venv.
 #
 #   PYTHON=python3.12                          the interpreter that .venv is made from (3.11 or newer)
-#   TORCH_ARGS="--index-url ..."               where pip finds torch; a CPU build (see pytorch.org) is 20 times smaller
+#   TORCH_ARGS="..."                           given to pip with torch; to choose a CPU build, 20 times smaller, say
 #   PORT=8000                                  where `make serve` listens
 
 PYTHON ?= python3
