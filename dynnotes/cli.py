@@ -105,6 +105,9 @@ def parser() -> argparse.ArgumentParser:
     sub = command("list", founding, "the founding lists, or the papers of one", "conditional-cv")
     sub.add_argument("name", nargs="?", metavar="NAME", help="a founding list")
 
+    sub = command("records", records, "books, people, courses, events, systems, ...", "workshop")
+    sub.add_argument("kind", nargs="?", metavar="KIND", help="only this kind")
+
     sub = command("run", run, "run a trained model on inputs: what it decided and what it cost", "BranchyNet --input 3")
     sub.add_argument("key", metavar="KEY", help="key, method or other name")
     sub.add_argument("images", nargs="*", metavar="IMAGE", help="image files, instead of --input")
@@ -414,6 +417,29 @@ def founding(args) -> int:
     for name, about in kb.lists.items():
         print(printable(f"{name:<20} {counts[name]:>4}  {about}"))
     return 0
+
+
+def records(args) -> int:
+    kb = _kb(args)
+    found = kb.records(args.kind)
+    if args.json:
+        _json([r.record() | {"papers": [p.key for p in kb.papers_of(r)]} for r in found])
+    kinds = {r.kind: [] for r in found}
+    for r in found:
+        kinds[r.kind].append(r)
+    for kind, rows in () if args.json else kinds.items():
+        print(_bold(printable(f"{kind}: {kb.record_kinds[kind]}")))
+        for r in rows:
+            name = " / ".join(filter(None, [r.name, r.zh])) + (f" ({r.year})" if r.year else "")
+            print(printable(f"  {name}: {r.about}"))
+            parts = [("at", [kb.record(id).name for id in r.at]), ("papers", [p.method for p in kb.papers_of(r)])]
+            parts += [("url", [r.url] if r.url else []), ("status", [r.status] if r.status != "checked" else [])]
+            for what, values in parts:
+                if values:
+                    print(printable(f"    {what}: {', '.join(values)}"))
+    if not found:
+        print("dynnotes: no record of that kind", file=sys.stderr)
+    return 0 if found else 1
 
 
 # ---------------------------------------------------------------- the models

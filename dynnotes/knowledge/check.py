@@ -8,8 +8,10 @@ from .bibtex import Entry, decode_file, parse
 from .latex import LatexError, decode
 from .names import parse_names
 from .problems import BibliographyError, Problem, suggestion
+from .records import read_records
 from .schema import (
     FACETS,
+    LINK,
     LINKS,
     MANY,
     NEEDS_VENUE,
@@ -18,6 +20,7 @@ from .schema import (
     REQUIRED_OF_DYNAMIC,
     STANDARD,
     STATIC_KINDS,
+    STATUS,
     VENUE,
     WORDS,
 )
@@ -26,11 +29,10 @@ from .taxonomy import Taxonomy, read_taxonomy
 _HANDLED = {"title", "author", "year", "eprint", "doi", *LINKS}
 _ARXIV = re.compile(r"(\d\d)(0[1-9]|1[0-2])\.(\d{4,5})|[a-z-]+(\.[A-Z]{2})?/(\d\d)(0[1-9]|1[0-2])\d{3}")
 _DOI = re.compile(r"10\.\d{4,9}/\S+")
-_LINK = re.compile(r"https?://[^\s<>\"{}\\^`]+")
 
 
 def read_bibliography(bib: Path) -> dict:
-    """{"papers": [record], "taxonomy": record} of a folder of .bib files and its taxonomy.yml.
+    """{"papers": [record], "taxonomy": record, "records": [record]} of a folder of .bib files and its .yml files.
 
     Raises BibliographyError listing the problems of all files, or FileNotFoundError where there is no taxonomy.
     """
@@ -51,9 +53,11 @@ def read_bibliography(bib: Path) -> dict:
             lines[id(record)] = {name: line for name, (_, line) in entry.fields.items()}
     _check_unique(records, lines, problems)
     _check_relations(records, lines, broken, problems)
+    others = read_records(bib, records, broken, taxonomy.records if taxonomy else None, problems)
     if problems:
         raise BibliographyError(problems)
-    return {"papers": sorted(records, key=lambda r: (r["year"], r["key"])), "taxonomy": taxonomy.record()}
+    papers = sorted(records, key=lambda r: (r["year"], r["key"]))
+    return {"papers": papers, "taxonomy": taxonomy.record(), "records": others}
 
 
 def _taxonomy(bib: Path, base: Path, problems: list[Problem]) -> Taxonomy | None:
@@ -114,7 +118,7 @@ def _record(entry: Entry, taxonomy: Taxonomy | None, problems: list[Problem]) ->
     record |= {"eprint": _eprint(get), "doi": _doi(get)}
     for name in LINKS:
         record[name] = re.sub(r"\\([%_&#~])", r"\1", get.raw(name))
-        if record[name] and not _LINK.fullmatch(record[name]):
+        if record[name] and not re.fullmatch(LINK, record[name]):
             what = f"{name} '{record[name]}' is not a web address"
             get.wrong(name, what, "start it with https:// and leave no spaces")
     for name in OURS:
@@ -149,7 +153,7 @@ def _check_fields(entry: Entry, get: _Fields, taxonomy: Taxonomy | None, relatio
     if ";" in kind:
         get.wrong("kind", f"kind '{kind}' is more than one word", "a paper has one kind")
     status = get.raw("status")
-    if status and status != "checked" and not re.fullmatch(r"unconfirmed: *\S.*", status):
+    if status and not re.fullmatch(STATUS, status):
         get.wrong("status", f"status '{status}' is neither", "write 'checked' or 'unconfirmed: what'")
     if taxonomy is None:
         return

@@ -1,8 +1,8 @@
 """The index: the checked bibliography as one JSON file, so that a question costs neither BibTeX nor YAML.
 
 A wheel carries `index.json`. In a checkout, or for a bibliography of your own, it lives in the user's cache and is
-rebuilt when a .bib file, the taxonomy or this package's readers change. The cache is a convenience: unwritable,
-truncated or shared with another process, it never stops a query.
+rebuilt when a .bib file, a .yml file beside them or one of this package's readers changes. The cache is a convenience:
+unwritable, truncated or shared with another process, it never stops a query.
 """
 
 import json
@@ -17,8 +17,11 @@ FORMAT = "dynnotes.index/1"
 HERE = Path(__file__).parent
 BUNDLED = HERE / "index.json"
 CHECKOUT = HERE.parent.parent / "bib"
-_READERS = ("bibtex.py", "check.py", "index.py", "latex.py", "names.py", "problems.py", "schema.py", "taxonomy.py")
-_SHAPE = {"papers": list, "taxonomy": dict, "stamps": list, "digest": str, "read": int}
+_READERS = (
+    "bibtex.py", "check.py", "index.py", "latex.py", "names.py", "problems.py", "records.py", "schema.py",
+    "taxonomy.py", "yamlnodes.py",
+)  # fmt: skip
+_SHAPE = {"papers": list, "records": list, "taxonomy": dict, "stamps": list, "digest": str, "read": int}
 _SETTLED = 2_000_000_000  # ns; a file changed less than this before it was read may change again within one tick
 
 
@@ -37,8 +40,8 @@ def cache_dir() -> Path | None:
 
 def stamp(bib: Path) -> list[list]:
     """[name, size, mtime in ns] of everything the index depends on, in a fixed order."""
-    files = [("bib/" + p.relative_to(bib).as_posix(), p) for p in sorted(bib.rglob("*.bib"))]
-    files += [("bib/taxonomy.yml", bib / "taxonomy.yml")] if (bib / "taxonomy.yml").is_file() else []
+    sources = sorted(p for p in bib.rglob("*") if p.suffix in (".bib", ".yml"))
+    files = [("bib/" + p.relative_to(bib).as_posix(), p) for p in sources]
     files += [*(("reader/" + name, HERE / name) for name in _READERS)]
     found = []
     for name, path in files:

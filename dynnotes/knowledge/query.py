@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 
 from .problems import nearest
+from .records import Record
 from .schema import MANY
 
 
@@ -184,6 +185,7 @@ class KnowledgeBase:
         self.facets: dict[str, dict[str, str]] = taxonomy["facets"]
         self.relations: dict[str, str] = taxonomy["relations"]
         self.lists: dict[str, str] = taxonomy["lists"]
+        self.record_kinds: dict[str, str] = taxonomy.get("records", {})
         self.nodes: tuple[Node, ...] = tuple(Node(**n) for n in taxonomy["nodes"])
         self.entries: tuple[Paper, ...] = tuple(Paper.from_record(r) for r in index["papers"])
         self.chapters: tuple[str, ...] = tuple(index.get("chapters", ()))  # pages of the book, in an installed package
@@ -195,6 +197,7 @@ class KnowledgeBase:
                 self._names.setdefault(name.casefold(), paper)
                 loose.setdefault(_loose(name), set()).add(paper.key)
         self._by_key = {p.key: p for p in self.entries}
+        self._records = {r["id"]: Record.from_record(r) for r in index.get("records", ())}
         self._engine = None  # of the full-text search, made when it is first asked
         self._loose = {name: keys.pop() for name, keys in loose.items() if len(keys) == 1 and name}
 
@@ -288,6 +291,24 @@ class KnowledgeBase:
             if value not in vocabulary:
                 raise UnknownWord(f"word of facet {name}" if name != "lists" else "list", str(value), vocabulary)
         return values
+
+    def records(self, kind: str | None = None) -> list[Record]:
+        """What the field has beside papers, of one of `record_kinds` or all, each kind by year. Raises UnknownWord."""
+        if kind is not None and kind not in self.record_kinds:
+            raise UnknownWord("kind of record", kind, self.record_kinds)
+        return [r for r in self._records.values() if kind is None or r.kind == kind]
+
+    def record(self, id: str) -> Record:
+        """The record with this id. Raises UnknownName."""
+        if id in self._records:
+            return self._records[id]
+        raise UnknownName("record", id, self._records)
+
+    def papers_of(self, record: Record) -> list[Paper]:
+        """The papers that a record names; of a conference those of the literature that appeared there."""
+        from .records import papers_of
+
+        return papers_of(self, record)
 
     def cited_by(self, key: str) -> list[tuple[Paper, Relation]]:
         """Relations that point at a paper: (the paper that has it, the relation)."""

@@ -26,3 +26,5 @@ STANDARD = (  # what BibTeX, BibLaTeX, Zotero and JabRef write
 REQUIRED = ("title", "author", "year", "method", "kind", "taxon", "tldr", "status")
 REQUIRED_OF_DYNAMIC = ("adapts", "unit", "decision", "training", "executes", "modality")
 STATIC_KINDS = ("background", "survey")  # they need not say what is dynamic
+LINK = r"https?://[^\s<>\"{}\\^`]+"  # a web address
+STATUS = r"checked|unconfirmed: *\S.*"

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 
 from .problems import Problem, suggestion
 from .schema import FACETS
+from .yamlnodes import Reader, compose
 
 _SECTIONS = ("facets", "relations", "lists", "nodes")
+_OPTIONAL = ("records",)
 _NODE = ("id", "label", "zh", "about", "survey")
 _ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*(/[a-z0-9]+(-[a-z0-9]+)*)*")
 
@@ -18,86 +20,40 @@ class Taxonomy:
     facets: dict[str, dict[str, str]] = field(default_factory=dict)
     relations: dict[str, str] = field(default_factory=dict)
     lists: dict[str, str] = field(default_factory=dict)
+    records: dict[str, str] = field(default_factory=dict)  # kinds of records
     nodes: list[dict] = field(default_factory=list)
 
     def record(self) -> dict:
         """What the index stores."""
-        return {"facets": self.facets, "relations": self.relations, "lists": self.lists, "nodes": self.nodes}
-
-
-class _Reader:
-    """Walks YAML *nodes* rather than values: each knows its line, and `no`, `3d` or `2.10` stay the words they are."""
-
-    def __init__(self, file: str, problems: list[Problem]):
-        self.file, self.problems = file, problems
-
-    def wrong(self, node, what: str, remedy: str) -> None:
-        self.problems.append(Problem(self.file, node.start_mark.line + 1, what, remedy))
-
-    def mapping(self, node, what: str) -> dict:
-        """{key: (key node, value node)} of a YAML mapping; reports anything else and doubled keys."""
-        import yaml
-
-        if not isinstance(node, yaml.MappingNode):
-            self.wrong(node, f"{what} is not a mapping", "write `word: value` lines")
-            return {}
-        found = {}
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                self.wrong(key, f"a key of {what} is not a word", "write `word: value` lines")
-            elif key.value in found:
-                self.wrong(key, f"'{key.value}' stands twice in {what}", "remove one of the two")
-            else:
-                found[key.value] = (key, value)
-        return found
-
-    def text(self, node, what: str, optional: bool = False) -> str | None:
-        """A scalar as written, on one line; None where YAML says null."""
-        import yaml
-
-        if isinstance(node, yaml.ScalarNode):
-            if node.tag != "tag:yaml.org,2002:null" and node.value.strip():
-                return " ".join(node.value.split())
-            if optional:
-                return None
-        self.wrong(node, f"{what} has no text", "write one line that explains it")
-        return None
-
-    def survey(self, node) -> str | None:
-        """Section of the survey, or a list of sections, as one text: `2, 2.1`."""
-        import yaml
-
-        if not isinstance(node, yaml.SequenceNode):
-            return self.text(node, "'survey' of a taxonomy node", optional=True)
-        return ", ".join(self.text(item, "'survey' of a taxonomy node") or "" for item in node.value) or None
-
-    def words(self, node, what: str) -> dict[str, str]:
-        """A vocabulary: {word: one line}."""
         return {
-            word: self.text(value, f"'{word}' in {what}") or "" for word, (_, value) in self.mapping(node, what).items()
-        }
+            "facets": self.facets, "relations": self.relations, "lists": self.lists, "records": self.records,
+            "nodes": self.nodes,
+        }  # fmt: skip
+
+
+def _survey(node, reader: Reader) -> str | None:
+    """Section of the survey, or a list of sections, as one text: `2, 2.1`."""
+    import yaml
+
+    what = "'survey' of a taxonomy node"
+    if not isinstance(node, yaml.SequenceNode):
+        return reader.text(node, what, optional=True)
+    return ", ".join(reader.text(item, what) or "" for item in node.value) or None
 
 
 def read_taxonomy(text: str, file: str) -> tuple[Taxonomy | None, list[Problem]]:
     """The taxonomy of a YAML text and everything wrong with it; None where the YAML itself can't be read."""
-    import yaml
-
     problems: list[Problem] = []
-    reader = _Reader(file, problems)
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        what = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
-        line = mark.line + 1 if mark else 1
-        return None, [Problem(file, line, f"not YAML ({what})", "mend the line (quotes, indentation)")]
+    reader = Reader(file, problems)
+    root = compose(text, file, problems)
     if root is None:
-        return None, [Problem(file, 1, "empty taxonomy", f"write the sections {', '.join(_SECTIONS)}")]
+        empty = Problem(file, 1, "empty taxonomy", f"write the sections {', '.join(_SECTIONS)}")
+        return None, problems or [empty]
 
     top = reader.mapping(root, "the taxonomy")
     for name, (key, _) in top.items():
-        if name not in _SECTIONS:
-            reader.wrong(key, f"unknown section '{name}'", suggestion(name, _SECTIONS))
+        if name not in _SECTIONS + _OPTIONAL:
+            reader.wrong(key, f"unknown section '{name}'", suggestion(name, _SECTIONS + _OPTIONAL))
     for name in _SECTIONS:
         if name not in top:
             reader.wrong(root, f"no section '{name}'", "add it")
@@ -117,20 +73,18 @@ def read_taxonomy(text: str, file: str) -> tuple[Taxonomy | None, list[Problem]]
         found.relations = reader.words(top["relations"][1], "relations")
     if "lists" in top:
         found.lists = reader.words(top["lists"][1], "lists")
+    if "records" in top:
+        found.records = reader.words(top["records"][1], "records")
     if "nodes" in top:
         found.nodes = _read_nodes(top["nodes"][1], reader)
     return found, problems
 
 
-def _read_nodes(root, reader: _Reader) -> list[dict]:
-    import yaml
-
-    if not isinstance(root, yaml.SequenceNode):
-        reader.wrong(root, "nodes is not a list", "write `- {id: ..., label: ..., zh: ..., about: ..., survey: ...}`")
-        return []
+def _read_nodes(root, reader: Reader) -> list[dict]:
     nodes: dict[str, dict] = {}
     yaml_nodes = []
-    for item in root.value:
+    remedy = "write `- {id: ..., label: ..., zh: ..., about: ..., survey: ...}`"
+    for item in reader.items(root, "nodes", remedy):
         fields = reader.mapping(item, "a taxonomy node")
         for name, (key, _) in fields.items():
             if name not in _NODE:
@@ -138,7 +92,7 @@ def _read_nodes(root, reader: _Reader) -> list[dict]:
         values = {}
         for name in _NODE:
             if name == "survey":
-                values[name] = reader.survey(fields[name][1]) if name in fields else None
+                values[name] = _survey(fields[name][1], reader) if name in fields else None
             elif name in fields:
                 values[name] = reader.text(fields[name][1], f"'{name}' of a taxonomy node")
             else:
