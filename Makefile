@@ -57,6 +57,6 @@ $(VENV)/torch: constraints.txt
 
 $(VENV)/ready: $(VENV)/torch pyproject.toml
 	@echo "installing the rest"
-	@$(PIP) setuptools wheel bibtexparser pyyaml   # what the build of the package itself needs
+	@$(PIP) setuptools wheel pylatexenc pyyaml   # what the build of the package itself needs
 	@$(PIP) --no-build-isolation --editable '.[models,book,dev]'
 	@touch $@

@@ -1,7 +1,7 @@
 """The command `dynnotes`: the literature from the shell, and the models where PyTorch is installed.
 
 Exit codes: 0 done, 1 nothing found, 2 wrong name, word or use, or a bibliography with problems (listed on stderr).
-A question to the literature imports argparse and json, never torch, NetworkX, YAML or bibtexparser.
+A question to the literature imports argparse and json, never torch, NetworkX, YAML or a LaTeX decoder.
 """
 
 import argparse

@@ -283,7 +283,7 @@ def test_colour_only_on_a_terminal_that_wants_it(env, bold):
     ],
 )
 def test_the_literature_side_imports_nothing_heavy(args):
-    heavy = {"torch", "numpy", "networkx", "yaml", "bibtexparser", "pylatexenc", "plotly", "difflib"}
+    heavy = {"torch", "numpy", "networkx", "yaml", "pylatexenc", "plotly", "difflib"}
     code = (
         "import sys; from dynnotes.cli import main; main(sys.argv[1:]);"
         f"print(*({heavy!r} & set(sys.modules)), file=sys.stderr)"

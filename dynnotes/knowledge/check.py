@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from unicodedata import normalize
 
-from .bibtex import Entry, decode_file, parse
+from .bibtex import BadValue, Entry, Source, decode_file
 from .latex import LatexError, decode
 from .names import parse_names
 from .problems import BibliographyError, Problem, suggestion
@@ -21,11 +21,14 @@ from .schema import (
     STANDARD,
     STATIC_KINDS,
     STATUS,
+    TYPES,
     VENUE,
     WORDS,
 )
 from .taxonomy import Taxonomy, read_taxonomy
 
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # a key is also a page's and a file's name
+_LOST = re.compile(rb"@\s*\w+|^[^%\n]*[={}]", re.MULTILINE)  # text between entries that looks like a piece of one
 _HANDLED = {"title", "author", "year", "eprint", "doi", *LINKS}
 _ARXIV = re.compile(r"(\d\d)(0[1-9]|1[0-2])\.(\d{4,5})|[a-z-]+(\.[A-Z]{2})?/(\d\d)(0[1-9]|1[0-2])\d{3}")
 _DOI = re.compile(r"10\.\d{4,9}/\S+")
@@ -44,13 +47,13 @@ def read_bibliography(bib: Path) -> dict:
     for path in sorted(bib.rglob("*.bib")):
         file = path.relative_to(base).as_posix()
         text, wrong = decode_file(path.read_bytes(), file)
-        entries, unread, more = parse(text, file)
-        problems += wrong + more
-        broken |= unread
-        for entry in entries:
+        source = Source(text.encode(), file)
+        for entry in source.entries():
             record = _record(entry, taxonomy, problems)
             records.append(record)
-            lines[id(record)] = {name: line for name, (_, line) in entry.fields.items()}
+            lines[id(record)] = {name: entry.line_of(name) for name in entry.fields}
+        problems += wrong + source.problems + _lost(source)
+        broken |= source.broken
     _check_unique(records, lines, problems)
     _check_relations(records, lines, broken, problems)
     others = read_records(bib, records, broken, taxonomy.records if taxonomy else None, problems)
@@ -71,18 +74,35 @@ def _taxonomy(bib: Path, base: Path, problems: list[Problem]) -> Taxonomy | None
     return taxonomy
 
 
+def _lost(source: Source) -> list[Problem]:
+    """Text between entries is a comment to BibTeX; report it where it looks like a piece of an entry."""
+    found = []
+    for start, end in source.outside:
+        if lost := _LOST.search(source.data[start:end]):
+            what = f"text outside any entry ({lost[0].strip().decode()[:40]!r})"
+            remedy = "mend the entry it belongs to, or start the line with %"
+            found.append(Problem(source.file, source.line(start + lost.start()), what, remedy))
+    return found
+
+
 class _Fields:
     """Reads the fields of one entry; each problem goes to the list with the field's own line."""
 
     def __init__(self, entry: Entry, problems: list[Problem]):
         self.entry, self.problems = entry, problems
+        self.values: dict[str, str] = {}
+        for name in entry.fields:
+            try:
+                self.values[name] = " ".join(entry.text(name).split())
+            except BadValue as error:
+                self.wrong(name, f"{name}: {error}", error.remedy)
 
     def wrong(self, name: str, what: str, remedy: str) -> None:
-        line = self.entry.fields.get(name, ("", self.entry.line))[1]
-        self.problems.append(Problem(self.entry.file, line, f"{self.entry.key}: {what}", remedy))
+        line = self.entry.line_of(name)
+        self.problems.append(Problem(self.entry.source.file, line, f"{self.entry.key}: {what}", remedy))
 
     def raw(self, name: str) -> str:
-        return " ".join(self.entry.fields.get(name, ("", 0))[0].split())
+        return self.values.get(name, "")
 
     def text(self, name: str, value: str | None = None) -> str:
         try:
@@ -105,6 +125,10 @@ def _record(entry: Entry, taxonomy: Taxonomy | None, problems: list[Problem]) ->
     """What the index keeps of an entry: the fields of `query.Paper`."""
     get = _Fields(entry, problems)
     relations = tuple(taxonomy.relations) if taxonomy else ()
+    if not _FILE_NAME.fullmatch(entry.key):
+        get.wrong("", f"bad key '{entry.key}'", "use letters, digits, '-' and '_', like huang2018multi")
+    if entry.type not in TYPES:
+        get.wrong("", f"unknown entry type @{entry.type}", suggestion(entry.type, TYPES))
     _check_fields(entry, get, taxonomy, relations)
 
     record = {"key": entry.key, "type": entry.type, "title": get.text("title")}
@@ -134,7 +158,7 @@ def _record(entry: Entry, taxonomy: Taxonomy | None, problems: list[Problem]) ->
     if own := [k for k in keywords if k and k.partition(":")[0] not in ("dynnotes", *FACETS)]:
         record["extra"].append(["keywords", ", ".join(own)])
     record["extra"] = [pair for pair in record["extra"] if pair[1]]
-    return record | {"file": entry.file, "line": entry.line}
+    return record | {"file": entry.source.file, "line": entry.line}
 
 
 def _check_fields(entry: Entry, get: _Fields, taxonomy: Taxonomy | None, relations: tuple[str, ...]) -> None:

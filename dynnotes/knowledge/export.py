@@ -1,4 +1,4 @@
-"""Papers out again, as BibTeX. Works from the index alone, so it needs neither the .bib files nor bibtexparser."""
+"""Papers out again, as BibTeX. Works from the index alone, so it does not need the .bib files."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dynnotes.knowledge.bibtex import parse
+from dynnotes.knowledge.bibtex import Source
 from dynnotes.knowledge.check import _record
 from dynnotes.knowledge.latex import LatexError, decode, encode, squeeze
 from dynnotes.knowledge.names import format_names, parse_names
@@ -127,9 +127,10 @@ PAPERS = st.builds(
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_reading_a_full_entry_gives_the_same_paper(paper):
     taxonomy, wrong = read_taxonomy(TREE, "t.yml")
-    entries, broken, problems = parse("% before\n" + paper.bibtex(full=True) + paper.bibtex(), "x.bib")
-    assert not wrong + problems
-    assert not broken
+    source = Source(("% before\n" + paper.bibtex(full=True) + paper.bibtex()).encode(), "x.bib")
+    entries, problems = list(source.entries()), []
+    assert not wrong + source.problems
+    assert not source.broken
     again = Paper.from_record(_record(entries[0], taxonomy, problems))
     assert again == paper
     assert (again.file, again.line) == ("x.bib", 2)

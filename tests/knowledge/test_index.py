@@ -218,7 +218,7 @@ def test_a_bundled_index_names_no_time_and_no_place(bib, entry, tmp_path):
 
 @pytest.mark.parametrize("use", ["dynnotes.__version__", "dynnotes.load()['BranchyNet'].source"])
 def test_importing_dynnotes_is_light(use):
-    heavy = {"torch", "numpy", "networkx", "yaml", "bibtexparser", "pylatexenc", "plotly"}
+    heavy = {"torch", "numpy", "networkx", "yaml", "pylatexenc", "plotly"}
     code = f"import sys, dynnotes; {use}; print(*({heavy!r} & set(sys.modules)))"
     for _ in range(2):  # the first may have to read the .bib files
         out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
