@@ -123,14 +123,14 @@ def test_words(run):
 
 
 def test_cite_can_be_read_again(run):
-    from dynnotes.knowledge.bibtex import parse
+    from dynnotes.knowledge.bibtex import Source
 
     code, out, _ = run("cite", "ConvNet-AIG", "BranchyNet", "veit2018convolutional")
-    entries, broken, problems = parse(out, "refs.bib")
+    source = Source(out.encode(), "refs.bib")
     assert code == 0
-    assert [e.key for e in entries] == ["veit2018convolutional", "teerapittayanon2016branchynet"]
-    assert not broken
-    assert not problems
+    assert [e.key for e in source.entries()] == ["veit2018convolutional", "teerapittayanon2016branchynet"]
+    assert not source.broken
+    assert not source.problems
     assert "decision:gating" in out
     assert "tldr" not in out
     assert "tldr" in run("cite", "AIG", "--full")[1]
