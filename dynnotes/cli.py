@@ -102,8 +102,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("names", nargs="+", metavar="KEY", help="key, method or other name")
     sub.add_argument("--full", action="store_true", help="with every field of this bibliography")
 
-    sub = command("list", founding, "the founding lists, or the papers of one", "conditional-cv")
+    sub = command("list", founding, "the founding lists, or one in its own order and grouping", "conditional-cv")
     sub.add_argument("name", nargs="?", metavar="NAME", help="a founding list")
+    sub.add_argument("--markdown", action="store_true", help="the list as a page of links")
 
     sub = command("records", records, "books, people, courses, events, systems, ...", "workshop")
     sub.add_argument("kind", nargs="?", metavar="KIND", help="only this kind")
@@ -408,10 +409,14 @@ def cite(args) -> int:
 def founding(args) -> int:
     kb = _kb(args)
     if args.name is not None:
-        if args.name not in kb.lists:
-            raise UnknownName("list", args.name, kb.lists)
-        return _papers(kb.papers(lists=args.name), args, f"no paper is on the list {args.name}")
-    counts = {name: sum(name in p.lists for p in kb) for name in kb.lists}
+        found = kb.list(args.name)
+        if args.json:
+            return _json(found.record())
+        print(printable(found.markdown(kb).rstrip() if args.markdown else found.text(kb), keep="\n"))
+        return 0
+    if args.markdown:
+        raise Mistake("--markdown needs the name of a list; `dynnotes list` prints their names")
+    counts = {name: len(set(kb.list(name).keys)) for name in kb.lists}
     if args.json:
         return _json([{"name": n, "about": about, "papers": counts[n]} for n, about in kb.lists.items()])
     for name, about in kb.lists.items():

@@ -6,6 +6,7 @@ from unicodedata import normalize
 
 from .bibtex import BadValue, Entry, Source, decode_file
 from .latex import LatexError, decode
+from .lists import read_lists
 from .names import parse_names
 from .problems import BibliographyError, Problem, suggestion
 from .records import read_records
@@ -35,7 +36,7 @@ _DOI = re.compile(r"10\.\d{4,9}/\S+")
 
 
 def read_bibliography(bib: Path) -> dict:
-    """{"papers": [record], "taxonomy": record, "records": [record]} of a folder of .bib files and its .yml files.
+    """{"papers": [record], "taxonomy": record, "records": [record], "lists": [record]} of a folder.
 
     Raises BibliographyError listing the problems of all files, or FileNotFoundError where there is no taxonomy.
     """
@@ -57,10 +58,11 @@ def read_bibliography(bib: Path) -> dict:
     _check_unique(records, lines, problems)
     _check_relations(records, lines, broken, problems)
     others = read_records(bib, records, broken, taxonomy.records if taxonomy else None, problems)
+    lists = read_lists(bib, records, lines, broken, taxonomy, problems)
     if problems:
         raise BibliographyError(problems)
     papers = sorted(records, key=lambda r: (r["year"], r["key"]))
-    return {"papers": papers, "taxonomy": taxonomy.record(), "records": others}
+    return {"papers": papers, "taxonomy": taxonomy.record(), "records": others, "lists": lists}
 
 
 def _taxonomy(bib: Path, base: Path, problems: list[Problem]) -> Taxonomy | None:

@@ -18,10 +18,10 @@ HERE = Path(__file__).parent
 BUNDLED = HERE / "index.json"
 CHECKOUT = HERE.parent.parent / "bib"
 _READERS = (
-    "bibtex.py", "check.py", "index.py", "latex.py", "names.py", "problems.py", "records.py", "schema.py",
+    "bibtex.py", "check.py", "index.py", "latex.py", "lists.py", "names.py", "problems.py", "records.py", "schema.py",
     "taxonomy.py", "yamlnodes.py",
 )  # fmt: skip
-_SHAPE = {"papers": list, "records": list, "taxonomy": dict, "stamps": list, "digest": str, "read": int}
+_SHAPE = {"papers": list, "records": list, "lists": list, "taxonomy": dict, "stamps": list, "digest": str, "read": int}
 _SETTLED = 2_000_000_000  # ns; a file changed less than this before it was read may change again within one tick
 
 

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
 
 from .problems import nearest
 from .records import Record
 from .schema import MANY
+
+if TYPE_CHECKING:
+    from .lists import ReadingList
 
 
 class UnknownName(KeyError):
@@ -198,6 +202,7 @@ class KnowledgeBase:
                 loose.setdefault(_loose(name), set()).add(paper.key)
         self._by_key = {p.key: p for p in self.entries}
         self._records = {r["id"]: Record.from_record(r) for r in index.get("records", ())}
+        self._lists = {r["name"]: r for r in index.get("lists", ())}
         self._engine = None  # of the full-text search, made when it is first asked
         self._loose = {name: keys.pop() for name, keys in loose.items() if len(keys) == 1 and name}
 
@@ -309,6 +314,20 @@ class KnowledgeBase:
         from .records import papers_of
 
         return papers_of(self, record)
+
+    def list(self, name: str) -> ReadingList:
+        """The founding list of this name in its own order and grouping; its papers by year where it has no file.
+
+        Raises UnknownName.
+        """
+        from .lists import Group, Listed, ReadingList
+
+        if name in self._lists:
+            return ReadingList.from_record(self._lists[name])
+        if name not in self.lists:
+            raise UnknownName("list", name, self.lists)
+        papers = tuple(Listed(p.key) for p in self.entries if name in p.lists)
+        return ReadingList(name, name, self.lists[name], groups=(Group("Papers", papers=papers),))
 
     def cited_by(self, key: str) -> list[tuple[Paper, Relation]]:
         """Relations that point at a paper: (the paper that has it, the relation)."""
