@@ -14,7 +14,9 @@ def compose(text: str, file: str, problems: list[Problem]):
         what = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
         line = mark.line + 1 if mark else 1
         problems.append(Problem(file, line, f"not YAML ({what})", "mend the line (quotes, indentation)"))
-        return None
+    except RecursionError:
+        problems.append(Problem(file, 1, "nested too deeply to be read", "remove brackets, or some of the levels"))
+    return None
 
 
 class Reader:

@@ -5,7 +5,8 @@ Building the book needs no step beforehand: when Sphinx starts, this module
 2. stages the scripts that live elsewhere (plotly.min.js in its wheel, the widgets beside their Python) for `_static/`;
 3. hands every `.bib` file to sphinxcontrib-bibtex, so that `{cite}` works in pages and notebooks.
 
-Directives: `{field-map}`, `{field-facts}`, `{theatre} KEY`. Role: {paper}`KEY`, a link to a paper's page.
+Directives: `{field-map}`, `{field-facts}`, `{reading-list} NAME`, `{theatre} KEY`. Role: {paper}`KEY`, a link to a
+paper's page.
 """
 
 import json
@@ -18,7 +19,7 @@ from docutils import nodes
 from dynnotes import registry
 from dynnotes.learn import evidence
 
-from . import figures, pages, proofs, tables, traces
+from . import figures, lists, pages, proofs, tables, traces
 
 PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -155,6 +156,17 @@ def _directives(app):
         def html(self):
             return pages.field_facts(_kb(self.env.app), registry.sources())
 
+    class ReadingList(Generated):
+        required_arguments = 1
+
+        def html(self):
+            from dynnotes.knowledge.query import UnknownName
+
+            try:
+                return lists.reading_list(_kb(self.env.app), self.arguments[0])
+            except UnknownName as fault:
+                raise self.error(str(fault)) from None
+
     class ProofTable(Generated):
         def html(self):
             return proofs.proof_table(_kb(self.env.app), registry.sources(), _root(self.env.app))
@@ -176,6 +188,7 @@ def _directives(app):
     app.add_role("paper", PaperLink())
     app.add_directive("field-map", FieldMap)
     app.add_directive("field-facts", FieldFacts)
+    app.add_directive("reading-list", ReadingList)
     app.add_directive("proof-table", ProofTable)
     app.add_directive("theatre", Theatre)
 
