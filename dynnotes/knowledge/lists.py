@@ -135,7 +135,7 @@ class ReadingList:
         if self.tags:
             parts.append("\n".join(f"- `{tag}`: {escaped(meaning)}" for tag, meaning in self.tags.items()))
         for note in self.notes:
-            link = f" {_link('More', note.link)}" if note.link else ""
+            link = f" {_link(bare(note.link), note.link)}" if note.link else ""
             parts += [f"## {escaped(note.title)}", escaped(note.text) + link]
         for group in self.groups:
             parts += _markdown(kb, group, 2)
@@ -206,6 +206,11 @@ def _paper(paper: Paper, listed: Listed) -> str:
 def _link(label: str, url: str) -> str:
     """A Markdown link, or the label alone where there is no address."""
     return f"[{escaped(label)}]({quote(url, safe='/:?#@!$&*+,;=%~-._')})" if url else escaped(label)
+
+
+def bare(url: str) -> str:
+    """An address as a reader says it."""
+    return re.sub(r"^https?://(www\.)?|/$", "", url)
 
 
 def escaped(text: str) -> str:

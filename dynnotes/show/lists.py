@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dynnotes.knowledge.lists import bare
+
 from .pages import filtered, page_of
 from .tables import link, text
 
@@ -13,15 +15,15 @@ def reading_list(kb, name: str, papers: str = "../papers/") -> str:
     parts = [f"<p>{text(found.about)}{source}</p>"]
     parts += [f"<p>{_tag(tag)} {text(meaning)}</p>" for tag, meaning in found.tags.items()]
     for note in found.notes:
-        more = f" {_out(note.link, 'More')}" if note.link else ""
+        more = f" {_out(note.link, bare(note.link))}" if note.link else ""
         parts.append(f"<p><strong>{text(note.title)}.</strong> {text(note.text)}{more}</p>")
     return "\n".join(parts + [_group(kb, group, 3, papers) for group in found.groups])
 
 
 def _group(kb, group, level: int, papers: str) -> str:
-    parts = [f"<h{min(level, 6)}>{_name(group.title, group.zh)}</h{min(level, 6)}>"]
-    told = " ".join(filter(None, [text(group.about), _place(kb, group)]))
-    if told:
+    parts = [f"<h{min(level, 6)}>{text(group.title)}{_chinese(group.zh)}</h{min(level, 6)}>"]
+    place = f'<span class="dyn-muted">On the map: {_place(kb, group)}</span>' if group.node else ""
+    if told := " ".join(filter(None, [text(group.about), place])):
         parts.append(f"<p>{told}</p>")
     rows = [_paper(kb, listed, papers) for listed in group.papers]
     rows += [_record(record) for kind in group.records for record in kb.records(kind)]
@@ -35,24 +37,23 @@ def _group(kb, group, level: int, papers: str) -> str:
 
 
 def _outline(kb, groups) -> str:
-    """Headings without papers, as a nested list."""
+    """Headings without papers, as a nested list; each leads to the map where it has a place there."""
     rows = ""
     for group in groups:
-        told = ". ".join(filter(None, [_name(group.title, group.zh), text(group.about).rstrip(".")]))
-        rows += f"<li>{' '.join(filter(None, [told, _place(kb, group)]))}{_outline(kb, group.groups)}</li>"
+        name = _place(kb, group, group.title) if group.node else text(group.title)
+        about = f": {text(group.about)}" if group.about else ""
+        rows += f"<li>{name}{_chinese(group.zh)}{about}{_outline(kb, group.groups)}</li>"
     return f"<ul>{rows}</ul>" if rows else ""
 
 
-def _name(title: str, zh: str) -> str:
-    return text(title) + (f' <span lang="zh">{text(zh)}</span>' if zh else "")
+def _chinese(zh: str) -> str:
+    return f' <span lang="zh">{text(zh)}</span>' if zh else ""
 
 
-def _place(kb, group) -> str:
+def _place(kb, group, label: str = "") -> str:
     """A link to the map at the place in the taxonomy that means the same."""
-    if not group.node:
-        return ""
     node = kb.node(group.node)
-    return f'<span class="dyn-muted">on the map: {link(filtered(taxon=node.id), node.label, title=node.about)}</span>'
+    return link(filtered(taxon=node.id), label or node.label, title=node.about)
 
 
 def _paper(kb, listed, papers: str) -> str:
@@ -67,10 +68,7 @@ def _paper(kb, listed, papers: str) -> str:
 
 
 def _record(record) -> str:
-    name = _name(record.name, record.zh)
-    if record.url:
-        name = _out(record.url, record.name) + _name("", record.zh)
-    return f"<li>{name}: {text(record.about)}</li>"
+    return f"<li>{_out(record.url, record.name)}{_chinese(record.zh)}: {text(record.about)}</li>"
 
 
 def _tag(tag: str) -> str:

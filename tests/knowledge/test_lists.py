@@ -184,7 +184,7 @@ What it is.
 
 ## A note
 
-It says so. [More](https://example.org/note)
+It says so. [example.org/note](https://example.org/note)
 
 ## Outline
 
