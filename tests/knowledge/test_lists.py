@@ -213,6 +213,23 @@ def test_a_real_list_as_markdown_names_every_work_and_is_no_html(name):
     assert all(link.startswith("http") for link in links)
 
 
+def test_records_stand_under_the_heading_that_points_to_their_kind(two):
+    two.write("taxonomy.yml", two.path.joinpath("taxonomy.yml").read_text(encoding="utf-8") + "records: {lab: l}\n")
+    two.write(
+        "records/a.yml",
+        "- {id: a, kind: lab, name: A <b> lab, zh: 实验室, about: It works., source: s, status: checked,"
+        " url: 'https://example.org/l'}\n- {id: c, kind: lab, name: C, about: So does it., source: s, status: checked}",
+    )
+    two.write("lists/materials.yml", LIST.replace("papers: [one]", "papers: [one]\n    records: [lab]"))
+    kb = two.read()
+    reading = kb.list("materials")
+    lines = reading.text(kb).split("\n")
+    assert lines[lines.index("Papers") + 2 :][:2] == ["  A <b> lab / 实验室: It works.", "  C: So does it."]
+    assert "- [A \\<b\\> lab / 实验室](https://example.org/l): It works.\n- C: So does it.\n" in reading.markdown(kb)
+    page = reading_list(kb, "materials")
+    assert '>A &lt;b&gt; lab</a> <span lang="zh">实验室</span>: It works.</li><li>C: So' in page
+
+
 def test_a_bibliography_without_lists_shows_the_papers_that_name_one(bib, entry):
     bib.write("a.bib", entry("one", lists="materials", year="2019") + entry("two", lists="materials") + entry("three"))
     kb = bib.read()
