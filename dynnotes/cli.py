@@ -10,7 +10,7 @@ import os
 import re
 import sys
 
-from .knowledge.problems import BibliographyError, printable
+from .knowledge.problems import BibliographyError, LibraryError, printable
 from .knowledge.query import UnknownName, UnknownWord
 from .knowledge.schema import FACETS
 
@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--since", type=int, metavar="YEAR", help="from this year on")
     sub.add_argument("--until", type=int, metavar="YEAR", help="up to this year")
     sub.add_argument("--implemented", action="store_true", help="only papers whose code is here")
+    sub.add_argument("--in", metavar="FILE", dest="library", help="in a .bib file of your own")
 
     sub = command("show", show, "one paper: facets, summary, relations, code", "ConvNet-AIG")
     sub.add_argument("name", metavar="KEY", help="key, method or other name")
@@ -68,9 +69,17 @@ def parser() -> argparse.ArgumentParser:
     sub = command("search", search, "papers that speak of something, best first", "halting score for tokens")
     sub.add_argument("words", nargs="+", metavar="WORD", help="word stems are compared; the last may be unfinished")
     sub.add_argument("--limit", type=_positive, default=20, metavar="N", help="at most so many, 20 by default")
+    sub.add_argument("--in", metavar="FILE", dest="library", help="in a .bib file of your own")
+
+    sub = command("import", import_library, "a .bib file of your own: what is known here, new, or in conflict",
+                  "my-library.bib --write")  # fmt: skip
+    sub.add_argument("file", metavar="FILE", help="BibTeX, as Zotero, JabRef and DBLP export it")
+    sub.add_argument("--all", action="store_true", help="list new entries that have nothing to do with the field, too")
+    sub.add_argument("--write", action="store_true", help="put facets into the keywords of the file; proposals get a ?")
 
     sub = command("lineage", lineage, "what a paper builds on, and what builds on it", "ResNet")
     sub.add_argument("name", metavar="KEY", help="key, method or other name")
+    sub.add_argument("--svg", metavar="FILE", help="write it as a picture")
 
     sub = command("related", related, "the papers nearest to one, and why", "SkipNet --limit 5")
     sub.add_argument("name", metavar="KEY", help="key, method or other name")
@@ -166,7 +175,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BibliographyError as error:
         print(printable(str(error), keep="\n"), file=sys.stderr)
-    except (Mistake, UnknownName, UnknownWord, OSError) as error:
+    except (Mistake, UnknownName, UnknownWord, LibraryError, OSError) as error:
         print(f"dynnotes: {printable(str(error), keep=chr(10))}", file=sys.stderr)
     return 2
 
@@ -255,24 +264,99 @@ def find(args) -> int:
     for name, values in facets.items():
         if values == []:
             raise Mistake(f"--{name} has no word")
+    if args.library:
+        if args.implemented or facets.pop("lists"):
+            raise Mistake("--implemented and --list ask for papers of this literature; leave out --in")
+        rows = _kb(args).library(args.library).find(
+            args.words, args.since, args.until, _values(args.taxon) or (), **facets
+        )
+        return _rows(rows, args, "no entry fits; leave out a condition")
     papers = _kb(args).papers(
         _values(args.taxon), args.since, args.until, words=args.words, implemented=args.implemented or None, **facets
     )
     return _papers(papers, args, "no paper fits; leave out a condition, or see `dynnotes words`")
 
 
+def _rows(rows: list, args, none: str) -> int:
+    """Entries of a reader's own library, one line each."""
+    if args.json:
+        _json([row.record() for row in rows])
+    else:
+        keys = min(max((len(row.key) for row in rows), default=0), 40)
+        for row in (row.record() for row in rows):
+            here = f"  [{row['paper']}]" if row["state"] == "known" else ""
+            print(printable(f"{row['year'] or '    '}  {row['key']:{keys}}  {row['title']}{here}"))
+    if not rows:
+        print(f"dynnotes: {none}", file=sys.stderr)
+    return 0 if rows else 1
+
+
+def import_library(args) -> int:
+    kb = _kb(args)
+    library = kb.library(args.file)
+    counts, proposals = library.counts(), {row.key: found for row, found in library.proposals()}
+    written = library.write() if args.write else None
+    for problem in library.problems:
+        print(printable(str(problem)), file=sys.stderr)
+    if args.json:
+        told = {key: [list(proposal) for proposal in found] for key, found in proposals.items()}
+        rows = [row.record() for row in library.rows()]
+        problems = [problem._asdict() for problem in library.problems]
+        return _json({"file": args.file, "counts": counts, "entries": rows, "proposals": told, "problems": problems,
+                      "written": written})  # fmt: skip
+    for state in ("known", "conflict"):
+        for row in library.rows(state):
+            method = f"{kb[row.paper].method}, " if row.paper else ""
+            print(printable(f"{state:<9} {row.key} (line {row.line}): {method}{row.why}"))
+    for row in library.rows("new"):
+        if row.key in proposals or args.all:
+            print(printable(f"{'new':<9} {row.key} (line {row.line}): {row.record()['title']}"))
+        for proposal in proposals.get(row.key, ()):
+            print(printable(f"{'':<9}   {proposal.facet}: {proposal.word}, for {proposal.why}"))
+    told = ", ".join(f"{count:,} {state}" for state, count in counts.items())
+    print(f"{len(library):,} entries: {told}; {len(proposals):,} with facets proposed")
+    if written is not None:
+        print(f"{written:,} entries got keywords; nothing else in the file changed")
+    elif counts["known"] or proposals:
+        print("nothing was written; --write puts the facets into the file's keywords")
+    return 0
+
+
 def search(args) -> int:
+    if args.library:
+        rows = _kb(args).library(args.library).search(" ".join(args.words), args.limit)
+        return _rows(rows, args, "nothing speaks of that; try other words")
     return _papers(_kb(args).search(" ".join(args.words), args.limit), args, "nothing speaks of that; try other words")
 
 
 def lineage(args) -> int:
     kb = _kb(args)
+    if args.svg:
+        return _lineage_picture(kb, args)
     if args.json:
         from .knowledge.lineage import children, parents
 
         p = kb[args.name]
         return _json({"key": p.key, "builds_on": parents(p), "built_on_by": children(kb, p.key)})
     print(printable(kb.lineage(args.name), keep="\n"))
+    return 0
+
+
+def _lineage_picture(kb, args) -> int:
+    from .show.graphs import lineage_svg
+
+    paper = kb[args.name]
+    svg = lineage_svg(kb, paper.key, lambda p: p.link if p.kind == "background" else _site(f"papers/{p.key}.html"))
+    if not svg:
+        print(printable(f"dynnotes: nothing {paper.method} builds on, or that builds on it, is known"), file=sys.stderr)
+        return 1
+    part = f"{args.svg}.part"
+    with open(part, "w", encoding="utf-8") as file:
+        file.write(svg + "\n")
+    os.replace(part, args.svg)
+    if args.json:
+        return _json({"svg": args.svg})
+    print(printable(args.svg))
     return 0
 
 

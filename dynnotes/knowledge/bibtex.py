@@ -117,6 +117,10 @@ class Source:
             return self.decode(start + 1, end - 1)
         return "".join(self._part(a, b) for a, b in self._parts(start, end))
 
+    def ends(self, start: int, end: int) -> int:
+        """Where the first of the values that stand at (start, end) ends: at `end` unless `#` joins several."""
+        return self._value_end(start, end)
+
     def _parts(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Places of the values that `#` joins. Raises BadValue."""
         at = start

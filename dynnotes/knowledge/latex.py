@@ -2,6 +2,7 @@
 
 import functools
 import re
+from unicodedata import normalize
 
 _NEEDS = re.compile(r"[\\{}$~]|--|``|''")  # what LaTeX would set differently from what is written
 _MACRO = re.compile(r"\\([a-zA-Z]+)")
@@ -58,6 +59,22 @@ def decode(text: str) -> str:
         raise LatexError("braces nested too deep") from error
     except LatexWalkerError as error:
         raise LatexError(f"LaTeX that can't be read ({squeeze(str(error.msg))})") from error
+
+
+_ACCENT = r"""\\(?:[`'^"~=.]|[uvHtcdbkr](?![a-zA-Z]))\s*"""  # before the letter it stands on
+_ROUGH = re.compile(_ACCENT + r"|\\([a-zA-Z]+)\s*|\\(.)|[{}$]|~", re.DOTALL)
+_LETTERS = {"ss": "ss", "ae": "ae", "AE": "AE", "oe": "oe", "OE": "OE", "aa": "a", "AA": "A", "o": "o", "O": "O",
+            "l": "l", "L": "L", "i": "i", "j": "j"}  # fmt: skip
+_MARKS = re.compile(r"[\u0300-\u036f]")
+
+
+def plain(text: str) -> str:
+    """Roughly what a reader would type: without commands, braces and accents. Never fails; for matching and search."""
+    if not text.isascii():
+        text = _MARKS.sub("", normalize("NFKD", text))
+    if "\\" in text or "{" in text or "$" in text or "~" in text:
+        text = _ROUGH.sub(lambda m: _LETTERS.get(m[1], "") if m[1] else m[2] or " " * (m[0] == "~"), text)
+    return text
 
 
 _ESCAPES = {

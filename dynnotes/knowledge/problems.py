@@ -26,6 +26,10 @@ class BibliographyError(ValueError):
         super().__init__("\n".join([head, *map(str, self.problems)]))
 
 
+class LibraryError(ValueError):
+    """A reader's own .bib file can't be read or written; the message names it and says what to do."""
+
+
 def nearest(word: str, known: Iterable[str], n: int = 3) -> list[str]:
     """The known words most like `word`, best first, ignoring case; empty when none is close."""
     import difflib  # only needed when something is wrong

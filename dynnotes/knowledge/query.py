@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from .problems import nearest
 from .records import Record
-from .schema import MANY
+from .schema import FACETS, MANY
 
 if TYPE_CHECKING:
     from .lists import ReadingList
@@ -141,6 +141,11 @@ class Paper:
         arxiv = f"https://arxiv.org/abs/{self.eprint}" if self.eprint else ""
         return self.url or arxiv or (f"https://doi.org/{self.doi}" if self.doi else "")
 
+    @property
+    def tags(self) -> list[str]:
+        """Its facets as tags, which Zotero and JabRef show: `decision:gating`."""
+        return [f"{facet}:{word}" for facet in FACETS for word in _many(getattr(self, facet)) if word]
+
     def within(self, taxon: str) -> bool:
         """Whether it stands at this node or below it, by its own taxon or by `also`."""
         return any(n == taxon or n.startswith(taxon + "/") for n in self.nodes)
@@ -193,6 +198,7 @@ class KnowledgeBase:
         self.nodes: tuple[Node, ...] = tuple(Node(**n) for n in taxonomy["nodes"])
         self.entries: tuple[Paper, ...] = tuple(Paper.from_record(r) for r in index["papers"])
         self.chapters: tuple[str, ...] = tuple(index.get("chapters", ()))  # pages of the book, in an installed package
+        self.digest: str = index.get("digest", "")  # of the files it was read from
         self._nodes = {n.id: n for n in self.nodes}
         self._names: dict[str, Paper] = {}
         loose: dict[str, set[str]] = {}
@@ -259,8 +265,8 @@ class KnowledgeBase:
         and UnknownWord for a facet or a word of one. A word with a minus before it excludes: decision="-policy".
         """
         asked = {name: _signed(values) for name, values in facets.items() if values is not None}
-        wanted = {name: self._known(name, yes) for name, (yes, _) in asked.items() if yes or not asked[name][1]}
-        unwanted = {name: self._known(name, no) for name, (_, no) in asked.items()}
+        wanted = {name: self.known_words(name, yes) for name, (yes, _) in asked.items() if yes or not asked[name][1]}
+        unwanted = {name: self.known_words(name, no) for name, (_, no) in asked.items()}
         taxa = None if taxon is None else [self.node(t).id for t in _many(taxon)]
         words = [w.casefold() for part in _many(words) for w in part.split()]
         have = None
@@ -283,8 +289,8 @@ class KnowledgeBase:
 
         return [p for p in self.entries if fits(p)]
 
-    def _known(self, name: str, values: str | Iterable[str]) -> list[str]:
-        """The values asked of a facet, each in its vocabulary."""
+    def known_words(self, name: str, values: str | Iterable[str]) -> list[str]:
+        """The values asked of a facet, each in its vocabulary. Raises UnknownWord."""
         if name == "lists":
             vocabulary: Mapping[str, str] = self.lists
         elif name in self.facets:
@@ -338,11 +344,11 @@ class KnowledgeBase:
 
         Papers with all words come before papers with some; the last word may be unfinished.
         """
-        from .search import engine, search
+        from .search import COLUMNS, engine, ranked
 
         if self._engine is None:
             self._engine = engine(self.entries)
-        return [self.entries[row] for row in search(self._engine, text, limit)]
+        return [self.entries[row] for row in ranked(self._engine, "papers", COLUMNS.values(), text, limit)]
 
     def lineage(self, name: str) -> str:
         """What a paper builds on and what builds on it, as a text tree with the places that say so."""
@@ -380,6 +386,12 @@ class KnowledgeBase:
         for p in sorted(self, key=lambda p: (p.year, p.key)):
             years.setdefault(p.year, []).append(p)
         return years
+
+    def library(self, path):
+        """A .bib file of your own beside this literature (`library.Library`): what is known, new or in conflict."""
+        from .library import Library
+
+        return Library(self, path)
 
     def taxonomy(self):
         """The tree as a networkx.DiGraph, parent to child; nodes carry label, zh, about, survey and papers."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .query import Paper
 
+MOST = 2_000
+LONGEST = 50  # words of a question; more than that is a paste
 COLUMNS = {"title": 8.0, "names": 8.0, "tldr": 3.0, "authors": 4.0, "venue": 1.0, "facets": 2.0}  # and their weights
 
 
@@ -27,15 +29,19 @@ def engine(papers: Iterable[Paper]) -> sqlite3.Connection:
     return db
 
 
-def search(db: sqlite3.Connection, text: str, limit: int) -> list[int]:
+def ranked(db: sqlite3.Connection, table: str, weights: Iterable[float], text: str, limit: int) -> list[int]:
     """Rows that hold the words of `text`, best first: those with all words before those with some; the last word may
-    be unfinished. What is no letter or digit only parts words, so no query can break the engine's syntax."""
-    words = [f'"{word}"' for word in re.findall(r"[^\W_]+", text)]
+    be unfinished. What is no letter or digit only parts words, so no query can break the engine's syntax.
+
+    Where more than MOST rows fit, the first MOST are ranked: words that common rank nothing, and time stays bounded.
+    """
+    words = [f'"{word}"' for word in re.findall(r"[^\W_]+", text)[:LONGEST]]
     if not words or limit < 1:
         return []
     words[-1] += "*"
-    ask = "select rowid from papers where papers match ? order by bm25(papers, {}), rowid limit ?"
-    ask = ask.format(", ".join(map(str, COLUMNS.values())))
+    score = f"bm25({table}, {', '.join(map(str, weights))}) score"
+    some = f"select rowid, {score} from {table} where {table} match ? limit {MOST}"
+    ask = f"select rowid from ({some}) order by score, rowid limit ?"
     found: list[int] = []
     for join in (" AND ", " OR "):
         if len(found) < limit:
