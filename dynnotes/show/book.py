@@ -5,8 +5,8 @@ Building the book needs no step beforehand: when Sphinx starts, this module
 2. stages the scripts that live elsewhere (plotly.min.js in its wheel, the widgets beside their Python) for `_static/`;
 3. hands every `.bib` file to sphinxcontrib-bibtex, so that `{cite}` works in pages and notebooks.
 
-Directives: `{field-map}`, `{field-facts}`, `{reading-list} NAME`, `{theatre} KEY`. Role: {paper}`KEY`, a link to a
-paper's page.
+Directives: `{field-map}`, `{field-facts}`, `{lineage-graph}`, `{timeline}`, `{gaps-map}`, `{reading-list} NAME`,
+`{theatre} KEY`. Role: {paper}`KEY`, a link to a paper's page.
 """
 
 import json
@@ -19,7 +19,7 @@ from docutils import nodes
 from dynnotes import registry
 from dynnotes.learn import evidence
 
-from . import figures, lists, pages, proofs, tables, traces
+from . import figures, graphs, lists, pages, proofs, tables, traces
 
 PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -109,6 +109,7 @@ def generate(app):
             source=sources.get(paper.key),
             results=_results(root / "results", paper.key) if paper.key in sources else "",
             trace=_file(root / "assets" / "traces" / f"{paper.key}.json", traces.load),
+            lineage=graphs.lineage_figure(kb, paper),
             repository=options.get("repository_url", ""),
             branch=options.get("repository_branch", "main"),
         )
@@ -167,6 +168,18 @@ def _directives(app):
             except UnknownName as fault:
                 raise self.error(str(fault)) from None
 
+    class LineageGraph(Generated):
+        def html(self):
+            return graphs.lineage_graph(_kb(self.env.app))
+
+    class Timeline(Generated):
+        def html(self):
+            return graphs.timeline(_kb(self.env.app))
+
+    class GapsMap(Generated):
+        def html(self):
+            return graphs.gaps_map(_kb(self.env.app))
+
     class ProofTable(Generated):
         def html(self):
             return proofs.proof_table(_kb(self.env.app), registry.sources(), _root(self.env.app))
@@ -189,6 +202,9 @@ def _directives(app):
     app.add_directive("field-map", FieldMap)
     app.add_directive("field-facts", FieldFacts)
     app.add_directive("reading-list", ReadingList)
+    app.add_directive("lineage-graph", LineageGraph)
+    app.add_directive("timeline", Timeline)
+    app.add_directive("gaps-map", GapsMap)
     app.add_directive("proof-table", ProofTable)
     app.add_directive("theatre", Theatre)
 
@@ -210,6 +226,10 @@ def page(app, pagename, templatename, context, doctree):
         app.add_js_file("js/plotly-lazy.js", loading_method="defer")
     if uses('id="dyn-map"'):
         app.add_js_file("js/map.js", loading_method="defer")
+    for name in ("lineage", "timeline", "gaps"):
+        if uses(f'id="dyn-{name}"'):
+            app.add_js_file("js/drawing.js", loading_method="defer")
+            app.add_js_file(f"js/{name}.js", loading_method="defer")
     if 'role="doc-biblioentry"' in context.get("body", ""):  # docutils writes roles that WAI-ARIA has withdrawn
         context["body"] = context["body"].replace(' role="doc-biblioentry"', "").replace(
             '<div role="list" class="citation-list">', '<div class="citation-list">'

@@ -316,12 +316,13 @@ def theatre(trace: dict | None) -> str:
 
 
 def paper_page(
-    paper, kb, *, source=None, results: str = "", trace=None, repository: str = "", branch: str = "main"
+    paper, kb, *, source=None, results: str = "", trace=None, lineage: str = "", repository: str = "",
+    branch: str = "main",
 ) -> str:
     """The whole page of one paper, as MyST Markdown.
 
     `source`: where its class stands (`registry.Source`) or None; `results`: HTML of `results_section`; `trace`: its
-    trace file, read, or None.
+    trace file, read, or None; `lineage`: HTML of its ancestors and descendants.
     """
     venue = ", ".join(str(part) for part in (paper.venue, paper.year) if part)
     aka = f' <span class="dyn-muted">also called {text(", ".join(paper.aka))}</span>' if paper.aka else ""
@@ -365,7 +366,7 @@ def paper_page(
                 f"<code>make new-paper KEY={text(paper.key)}</code>.</p>"
             ),
         ]
-    parts += ["## Related papers", raw(relations(paper, kb) + near(paper, kb)), "## Cite", raw(bibtex(paper))]
+    parts += ["## Related papers", raw(lineage + relations(paper, kb) + near(paper, kb)), "## Cite", raw(bibtex(paper))]
     return "\n\n".join(parts) + "\n"
 
 
