@@ -192,9 +192,15 @@ def _check_at(found: list[_Item]) -> None:
 
 
 def same(person: str, author: list[str]) -> bool:
-    """Whether a name like `Babak E. Bejnordi` may be that of a (last, ..., first) author: last name, first initial."""
-    name, last, first = _fold(person), _fold(author[0]), _fold(author[-1] if len(author) > 1 else "")
-    return f" {name}".endswith(f" {last}") and name[:1] == first[:1]
+    """Whether `Geoffrey Hinton` may be this (last, ..., first): last names equal, one first name begins the other.
+
+    Accents, capitals and points are ignored, so initials agree with the names they stand for.
+    """
+    name, last = _fold(person), _fold(author[0])
+    if not f" {name}".endswith(f" {last}"):
+        return False
+    mine, theirs = (re.sub(r"\W", "", first) for first in (name.removesuffix(last), _fold("".join(author[1:][-1:]))))
+    return mine.startswith(theirs) or theirs.startswith(mine)
 
 
 def _fold(text: str) -> str:
