@@ -100,7 +100,9 @@ class _Item:
 
     def __init__(self, node, reader, kinds: dict | None):
         self.node, self.reader = node, reader
+        before = len(reader.problems)
         self.fields = reader.mapping(node, "a record")
+        mapping = len(reader.problems) == before
         for name, (key, _) in self.fields.items():
             if name not in _FIELDS:
                 reader.wrong(key, f"unknown field '{name}' of a record", suggestion(name, _FIELDS))
@@ -111,7 +113,7 @@ class _Item:
         missing = [name for name in _REQUIRED if name not in self.fields]
         if self.values["kind"] == "event" and "year" not in self.fields:
             missing.append("year")
-        if missing and self.fields:
+        if missing and mapping:  # else it is reported already
             self.wrong("", f"{', '.join(missing)} missing", "add the field" + "s" * (len(missing) > 1))
         self.check(kinds)
 

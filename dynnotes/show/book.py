@@ -6,7 +6,7 @@ Building the book needs no step beforehand: when Sphinx starts, this module
 3. hands every `.bib` file to sphinxcontrib-bibtex, so that `{cite}` works in pages and notebooks.
 
 Directives: `{field-map}`, `{field-facts}`, `{lineage-graph}`, `{timeline}`, `{gaps-map}`, `{reading-list} NAME`,
-`{theatre} KEY`. Role: {paper}`KEY`, a link to a paper's page.
+`{records} KIND`, `{theatre} KEY`. Role: {paper}`KEY`, a link to a paper's page.
 """
 
 import json
@@ -19,7 +19,7 @@ from docutils import nodes
 from dynnotes import registry
 from dynnotes.learn import evidence
 
-from . import figures, graphs, lists, pages, proofs, tables, traces
+from . import figures, graphs, lists, pages, proofs, records, tables, traces
 
 PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -168,6 +168,17 @@ def _directives(app):
             except UnknownName as fault:
                 raise self.error(str(fault)) from None
 
+    class Records(Generated):
+        required_arguments = 1
+
+        def html(self):
+            from dynnotes.knowledge.query import UnknownWord
+
+            try:
+                return records.records(_kb(self.env.app), self.arguments[0])
+            except UnknownWord as fault:
+                raise self.error(str(fault)) from None
+
     class LineageGraph(Generated):
         def html(self):
             return graphs.lineage_graph(_kb(self.env.app))
@@ -202,6 +213,7 @@ def _directives(app):
     app.add_directive("field-map", FieldMap)
     app.add_directive("field-facts", FieldFacts)
     app.add_directive("reading-list", ReadingList)
+    app.add_directive("records", Records)
     app.add_directive("lineage-graph", LineageGraph)
     app.add_directive("timeline", Timeline)
     app.add_directive("gaps-map", GapsMap)

@@ -1,0 +1,50 @@
+"""The records of one kind as HTML: people, meetings, events, systems, each with its papers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .pages import page_of
+from .tables import link, text
+
+if TYPE_CHECKING:
+    from dynnotes.knowledge.query import KnowledgeBase, Record
+
+SHOWN = 12  # papers of a record that are listed; the rest wait behind a summary
+
+
+def records(kb: KnowledgeBase, kind: str, root: str = "../") -> str:
+    """A list of all records of a kind. Years go from old to new; without years, most papers come first.
+
+    Raises UnknownWord.
+    """
+    found = [(record, kb.papers_of(record)) for record in kb.records(kind)]
+    found.sort(key=lambda pair: (pair[0].year or 9999, 0 if pair[0].year else -len(pair[1])))
+    items = "".join(item(kb, record, papers, root) for record, papers in found)
+    return f'<p class="dyn-muted">{text(kb.record_kinds[kind])}.</p><ul class="dyn-records">{items}</ul>'
+
+
+def item(kb: KnowledgeBase, record: Record, papers: list, root: str) -> str:
+    """One record, with the id that others link to."""
+    name = link(record.url, record.name, rel="external noopener") if record.url else text(record.name)
+    zh = f' <span lang="zh">{text(record.zh)}</span>' if record.zh else ""
+    year = f"{record.year}: " if record.kind == "event" else ""
+    when = f" ({record.year})" if record.year and not year else ""
+    doubt = "" if record.status == "checked" else f' <span class="dyn-badge dyn-doubt">{text(record.status)}</span>'
+    at = ", ".join(link(f"#record-{other.id}", other.name) for other in map(kb.record, record.at))
+    notes = [at, text(f"seen: {record.source}")]
+    return (
+        f'<li id="record-{record.id}"><strong>{year}{name}</strong>{zh}{when}{doubt}<br>{text(record.about)}'
+        f"{_papers(papers, root)}"
+        f'<br><span class="dyn-muted dyn-small">{"; ".join(filter(None, notes))}</span></li>'
+    )
+
+
+def _papers(papers: list, root: str) -> str:
+    if not papers:
+        return ""
+    links = [link(page_of(p.key, f"{root}papers/"), p.method, title=p.title) if p.kind != "background"
+             else link(p.link, p.method, title=p.title, rel="external noopener") for p in papers]  # fmt: skip
+    if len(links) <= SHOWN:
+        return f"<br>{', '.join(links)}"
+    return f"<details><summary>{len(links)} papers</summary>{', '.join(links)}</details>"
