@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .pages import page_of
+from .pages import page_of, plural
 from .tables import link, text
 
 if TYPE_CHECKING:
     from dynnotes.knowledge.query import KnowledgeBase, Record
 
-SHOWN = 12  # papers of a record that are listed; the rest wait behind a summary
+SHOWN = 12  # a record with more papers than this counts them and shows them when asked
 
 
 def records(kb: KnowledgeBase, kind: str, root: str = "../") -> str:
@@ -21,7 +21,8 @@ def records(kb: KnowledgeBase, kind: str, root: str = "../") -> str:
     found = [(record, kb.papers_of(record)) for record in kb.records(kind)]
     found.sort(key=lambda pair: (pair[0].year or 9999, 0 if pair[0].year else -len(pair[1])))
     items = "".join(item(kb, record, papers, root) for record, papers in found)
-    return f'<p class="dyn-muted">{text(kb.record_kinds[kind])}.</p><ul class="dyn-records">{items}</ul>'
+    about = kb.record_kinds[kind]
+    return f'<p class="dyn-muted">{text(about[:1].upper() + about[1:])}.</p><ul class="dyn-records">{items}</ul>'
 
 
 def item(kb: KnowledgeBase, record: Record, papers: list, root: str) -> str:
@@ -35,16 +36,16 @@ def item(kb: KnowledgeBase, record: Record, papers: list, root: str) -> str:
     notes = [at, text(f"seen: {record.source}")]
     return (
         f'<li id="record-{record.id}"><strong>{year}{name}</strong>{zh}{when}{doubt}<br>{text(record.about)}'
-        f"{_papers(papers, root)}"
-        f'<br><span class="dyn-muted dyn-small">{"; ".join(filter(None, notes))}</span></li>'
+        f"{_papers(papers, root, closed=record.kind == 'conference' or len(papers) > SHOWN)}"
+        f'<p class="dyn-muted dyn-small">{"; ".join(filter(None, notes))}</p></li>'
     )
 
 
-def _papers(papers: list, root: str) -> str:
+def _papers(papers: list, root: str, closed: bool) -> str:
     if not papers:
         return ""
     links = [link(page_of(p.key, f"{root}papers/"), p.method, title=p.title) if p.kind != "background"
              else link(p.link, p.method, title=p.title, rel="external noopener") for p in papers]  # fmt: skip
-    if len(links) <= SHOWN:
-        return f"<br>{', '.join(links)}"
-    return f"<details><summary>{len(links)} papers</summary>{', '.join(links)}</details>"
+    if closed:
+        return f"<details><summary>{plural(len(links), 'paper')}</summary>{', '.join(links)}</details>"
+    return f"<br>{', '.join(links)}"

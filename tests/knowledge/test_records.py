@@ -227,6 +227,7 @@ def test_the_page_escapes_what_it_shows(people):
     assert 'href="#record-cornell"' in person
     assert 'id="record-cornell"' in labs
     assert 'href="../papers/two.html"' in person
+    assert "<summary>2 papers</summary>" in shown.records(kb, "conference"), "counted, not typed"
     events = shown.records(kb, "event")
     assert events.index("1999") < events.index("2020")
     assert "unconfirmed: when" in events
