@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from .problems import nearest
-from .records import Record
 from .schema import FACETS, MANY
 
 if TYPE_CHECKING:
     from .lists import ReadingList
+    from .records import Record
 
 
 class UnknownName(KeyError):
@@ -207,7 +207,7 @@ class KnowledgeBase:
                 self._names.setdefault(name.casefold(), paper)
                 loose.setdefault(_loose(name), set()).add(paper.key)
         self._by_key = {p.key: p for p in self.entries}
-        self._records = {r["id"]: Record.from_record(r) for r in index.get("records", ())}
+        self._records = {r["id"]: r for r in index.get("records", ())}
         self._lists = {r["name"]: r for r in index.get("lists", ())}
         self._engine = None  # of the full-text search, made when it is first asked
         self._loose = {name: keys.pop() for name, keys in loose.items() if len(keys) == 1 and name}
@@ -307,12 +307,14 @@ class KnowledgeBase:
         """What the field has beside papers, of one of `record_kinds` or all, each kind by year. Raises UnknownWord."""
         if kind is not None and kind not in self.record_kinds:
             raise UnknownWord("kind of record", kind, self.record_kinds)
-        return [r for r in self._records.values() if kind is None or r.kind == kind]
+        return [self.record(id) for id, r in self._records.items() if kind is None or r["kind"] == kind]
 
     def record(self, id: str) -> Record:
         """The record with this id. Raises UnknownName."""
+        from .records import Record
+
         if id in self._records:
-            return self._records[id]
+            return Record.from_record(self._records[id])
         raise UnknownName("record", id, self._records)
 
     def papers_of(self, record: Record) -> list[Paper]:

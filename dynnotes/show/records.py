@@ -8,7 +8,8 @@ from .pages import page_of, plural
 from .tables import link, text
 
 if TYPE_CHECKING:
-    from dynnotes.knowledge.query import KnowledgeBase, Record
+    from dynnotes.knowledge.query import KnowledgeBase
+    from dynnotes.knowledge.records import Record
 
 SHOWN = 12  # a record with more papers than this counts them and shows them when asked
 
