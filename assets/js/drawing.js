@@ -40,8 +40,13 @@ globalThis.drawing = (() => {
     });
     return stop;
   }
+  // Scroll the page so that an element comes out from under the description at the bottom.
+  function reveal(e, cover) {
+    const under = e.getBoundingClientRect().bottom - cover.getBoundingClientRect().top;
+    if (under > -20) scrollBy(0, under + 60);
+  }
   // The hues that the map of the field gives the roots of the taxonomy.
   const hues = (roots) => new Map(roots.map((r, i) => [r.id, Math.round(205 + (360 / roots.length) * i) % 360]));
   const fold = (s) => s.normalize('NFKD').replace(/[\u0300-\u036f]/g, '').toLowerCase();
-  return { el, plural, begin, address, rove, hues, fold };
+  return { el, plural, begin, address, rove, reveal, hues, fold };
 })();

@@ -1,6 +1,6 @@
 // The map of gaps: two axes as a table, the other two as a small grid in each cell. An empty cell names its neighbours.
 (() => {
-  const { el, plural, begin, address, rove } = drawing;
+  const { el, plural, begin, address, rove, reveal } = drawing;
   const found = begin('dyn-gaps');
   if (!found) return;
   const [box, { papers, axes, map }] = found;
@@ -95,6 +95,7 @@
     status.textContent = `${total.toLocaleString('en')} combinations, ${(total - full.length).toLocaleString('en')} empty`;
     hint.textContent = 'Point at a cell to read its words. Arrow keys go from cell to cell; Enter lists the papers.';
     describe();
+    if (by(chosen)) reveal(by(chosen), detail);
   }
 
   // ---- the chosen cell in words

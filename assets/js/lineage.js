@@ -1,6 +1,6 @@
 // Who builds on whom: a column per year, a line from each paper to what it builds on. Choose one to see its lineage.
 (() => {
-  const { el, plural, begin, address, rove, hues, fold } = drawing;
+  const { el, plural, begin, address, rove, reveal, hues, fold } = drawing;
   const found = begin('dyn-lineage');
   if (!found) return;
   const [box, { papers, edges, kinds, descent, roots }] = found;
@@ -98,7 +98,7 @@
     const lines = rank([...shown.flatMap((i) => [own(i) - 1, own(i), own(i) + 1]), ...drawn.flatMap((e) => e.way.map((year) => line(e.to, year)))]);
     const middle = (i, year) => [2 + columns.get(year) * COLUMN, HEAD + lines.get(line(i, year)) * LINE];
     corner = new Map(shown.map((i) => [i, middle(i, papers[i].year)]));
-    const width = columns.size * COLUMN - (COLUMN - BOX) + 30, height = HEAD + lines.size * LINE + 2;
+    const width = Math.max(1, columns.size) * COLUMN - (COLUMN - BOX) + 30, height = HEAD + lines.size * LINE + 2;
 
     paths = drawn.map((e) => {
       let [x, y] = corner.get(e.to);
@@ -151,7 +151,7 @@
   }
   function hint(some, i) {              // what a line, or a paper's lines, say, and where they say it
     for (const e of paths) e.path.classList.toggle('dyn-near', some.some((s) => s.from === e.from && s.to === e.to && s.kind === e.kind));
-    const own = some.filter((e) => i === undefined || e.from === i);
+    const own = some.filter((e) => i === undefined || e.from === i || e.from === state.paper);  // its own words, and those of the chosen
     const text = [i === undefined ? '' : `${papers[i].title} (${papers[i].year}).`, own.map(says).join(' · ')].filter(Boolean).join(' ');
     note.textContent = text || 'Point at a paper or a line to see where the relation is stated.';
   }
@@ -159,8 +159,7 @@
     const at = corner.get(i);
     if (!at) return;
     scroll.scrollLeft = at[0] + BOX / 2 - scroll.clientWidth / 2;
-    const under = nodes.get(i).getBoundingClientRect().bottom - detail.getBoundingClientRect().top;
-    if (state.paper >= 0 && under > -20) scrollBy(0, under + 60);
+    if (state.paper >= 0) reveal(nodes.get(i), detail);
   }
 
   // ---- the chosen paper in words; a name in it leads on

@@ -39,8 +39,9 @@ def _address(paper: Paper, root: str = "../") -> str:
 
 
 def _named(paper: Paper, root: str = "../") -> str:
-    outside = "external noopener" if paper.kind == "background" else ""
-    return link(_address(paper, root), paper.method, title=paper.title, rel=outside) + f" ({paper.year})"
+    address, outside = _address(paper, root), "external noopener" if paper.kind == "background" else ""
+    name = link(address, paper.method, title=paper.title, rel=outside) if address else text(paper.method)
+    return f"{name} ({paper.year})"
 
 
 def _roots(kb: KnowledgeBase) -> list[dict]:
@@ -347,13 +348,14 @@ def timeline_data(kb: KnowledgeBase, root: str = "../") -> dict:
 
 
 def _events(kb: KnowledgeBase, root: str) -> list[dict]:
-    """Events of the field that have a year, each leading to its own page or to that of its first paper."""
+    """Events of the field that have a year, each leading to the page of its first paper or to its own address."""
     found = []
     for event in sorted(kb.records(), key=lambda r: (r.year, r.id)):
         if event.kind == "event" and event.year:
             first = kb[event.papers[0]] if event.papers else None
-            url = attribute(event.url) if event.url else _address(first, root) if first else ""
-            found.append({"name": event.name, "about": event.about, "year": event.year, "url": url})
+            url = _address(first, root) if first else attribute(event.url)
+            doubt = "" if event.status == "checked" else f" {event.status[0].upper()}{event.status[1:]}."
+            found.append({"name": event.name, "about": event.about + doubt, "year": event.year, "url": url})
     return found
 
 

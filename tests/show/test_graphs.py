@@ -280,11 +280,14 @@ def test_timeline_as_a_table(kb):
 def test_events_stand_on_the_timeline():
     event = {"id": "e1", "kind": "event", "name": "A <b>first</b>", "about": "It began.", "source": "s",
              "status": "checked", "zh": "", "url": "", "year": 2012, "papers": ["old"], "at": [], "file": "", "line": 0}
-    records = [event, event | {"id": "p", "kind": "person"}, event | {"id": "undated", "year": 0}]
+    records = [event, event | {"id": "p", "kind": "person"}, event | {"id": "undated", "year": 0},
+               event | {"id": "e2", "papers": [], "url": "https://example.org/", "status": "unconfirmed: the month"}]
     kb = KnowledgeBase({"taxonomy": TAXONOMY, "papers": [paper("old", 2015)], "records": records})
     found = graphs.timeline_data(kb)
     assert found["events"] == [
-        {"name": "A <b>first</b>", "about": "It began.", "year": 2012, "url": "../papers/old.html"}]  # fmt: skip
+        {"name": "A <b>first</b>", "about": "It began.", "year": 2012, "url": "../papers/old.html"},
+        {"name": "A <b>first</b>", "about": "It began. Unconfirmed: the month.", "year": 2012,
+         "url": "https://example.org/"}]  # fmt: skip
     assert found["years"] == [2012, 2015]
     assert "A &lt;b&gt;first" in graphs.timeline_table(found)
 
