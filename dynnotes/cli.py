@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--list", action="append", metavar="NAME", dest="lists", help="on this founding list")
     sub.add_argument("--since", type=int, metavar="YEAR", help="from this year on")
     sub.add_argument("--until", type=int, metavar="YEAR", help="up to this year")
-    sub.add_argument("--implemented", action="store_true", help="only papers whose code is here")
+    sub.add_argument("--implemented", action=argparse.BooleanOptionalAction, help="only papers with code here, or without")
     sub.add_argument("--in", metavar="FILE", dest="library", help="in a .bib file of your own")
 
     sub = command("show", show, "one paper: facets, summary, relations, code", "ConvNet-AIG")
@@ -265,14 +265,14 @@ def find(args) -> int:
         if values == []:
             raise Mistake(f"--{name} has no word")
     if args.library:
-        if args.implemented or facets.pop("lists"):
+        if args.implemented is not None or facets.pop("lists"):
             raise Mistake("--implemented and --list ask for papers of this literature; leave out --in")
         rows = _kb(args).library(args.library).find(
             args.words, args.since, args.until, _values(args.taxon) or (), **facets
         )
         return _rows(rows, args, "no entry fits; leave out a condition")
     papers = _kb(args).papers(
-        _values(args.taxon), args.since, args.until, words=args.words, implemented=args.implemented or None, **facets
+        _values(args.taxon), args.since, args.until, words=args.words, implemented=args.implemented, **facets
     )
     return _papers(papers, args, "no paper fits; leave out a condition, or see `dynnotes words`")
 

@@ -83,6 +83,8 @@ def test_implemented_papers_are_those_of_the_registry(run):
     keys = {p["key"] for p in json.loads(out)}
     assert keys == set(registry.sources())
     assert code == (0 if keys else 1)
+    _, others, _ = run("find", "--no-implemented", "--json")
+    assert {p["key"] for p in json.loads(others)} == {p.key for p in dynnotes.load()} - keys
 
 
 def test_show(run):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from typing import NamedTuple
+from unicodedata import combining, normalize
 
 
 class Problem(NamedTuple):
@@ -57,3 +58,8 @@ def printable(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(c if c in keep or c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def fold(text: str) -> str:
+    """Without accents and capitals, to compare what readers type."""
+    return "".join(c for c in normalize("NFKD", text.casefold()) if not combining(c))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
-from .problems import nearest
+from .problems import fold, nearest
 from .schema import FACETS, MANY
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ class KnowledgeBase:
         wanted = {name: self.known_words(name, yes) for name, (yes, _) in asked.items() if yes or not asked[name][1]}
         unwanted = {name: self.known_words(name, no) for name, (_, no) in asked.items()}
         taxa = None if taxon is None else [self.node(t).id for t in _many(taxon)]
-        words = [w.casefold() for part in _many(words) for w in part.split()]
+        words = [fold(w) for part in _many(words) for w in part.split()]
         have = None
         if implemented is not None:
             from dynnotes import registry
@@ -423,5 +423,5 @@ def _loose(name: str) -> str:
 
 
 def _matches(p: Paper, words: list[str]) -> bool:
-    text = "\n".join([p.key, p.title, p.method, *p.aka, *p.authors, p.venue, p.tldr, str(p.year), p.eprint]).casefold()
+    text = fold("\n".join([p.key, p.title, p.method, *p.aka, *p.authors, p.venue, p.tldr, str(p.year), p.eprint]))
     return all(w in text for w in words)

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
-from unicodedata import combining, normalize
 
-from .problems import Problem, suggestion
+from .problems import Problem, fold, suggestion
 from .schema import LINK, STATUS
 
 if TYPE_CHECKING:
@@ -198,13 +197,8 @@ def same(person: str, author: list[str]) -> bool:
 
     Accents, capitals and points are ignored, so initials agree with the names they stand for.
     """
-    name, last = _fold(person), _fold(author[0])
+    name, last = fold(person), fold(author[0])
     if not f" {name}".endswith(f" {last}"):
         return False
-    mine, theirs = (re.sub(r"\W", "", first) for first in (name.removesuffix(last), _fold("".join(author[1:][-1:]))))
+    mine, theirs = (re.sub(r"\W", "", first) for first in (name.removesuffix(last), fold("".join(author[1:][-1:]))))
     return mine.startswith(theirs) or theirs.startswith(mine)
-
-
-def _fold(text: str) -> str:
-    """Without accents and capitals."""
-    return "".join(c for c in normalize("NFKD", text.casefold()) if not combining(c))

@@ -88,6 +88,7 @@ def test_background_only_when_asked(kb):
 def test_words_must_all_occur(kb):
     assert keys(kb.papers(words="GATES exits")) == ["both2020"]
     assert keys(kb.papers(words=["belongie", "2016"])) == ["branchy2016"]
+    assert keys(kb.papers(words="BÉLONGIE 2016")) == ["branchy2016"]
 
 
 @pytest.mark.parametrize("name", ["aig2018", "ConvNet-AIG", "AIG", "convnet aig", "CONVNETAIG"])
