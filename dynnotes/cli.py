@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--list", action="append", metavar="NAME", dest="lists", help="on this founding list")
     sub.add_argument("--since", type=int, metavar="YEAR", help="from this year on")
     sub.add_argument("--until", type=int, metavar="YEAR", help="up to this year")
-    sub.add_argument("--implemented", action=argparse.BooleanOptionalAction, help="only papers with code here, or without")
+    sub.add_argument("--implemented", action=argparse.BooleanOptionalAction, help="whether its code is here")
     sub.add_argument("--in", metavar="FILE", dest="library", help="in a .bib file of your own")
 
     sub = command("show", show, "one paper: facets, summary, relations, code", "ConvNet-AIG")

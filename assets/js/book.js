@@ -1,4 +1,4 @@
-// Small things on every page: copy buttons for BibTeX, and names for parts of the theme that have none.
+// Small things on every page: copy buttons, and names for parts of the theme that have none.
 (() => {
   async function copy(text) {
     try {
@@ -14,19 +14,20 @@
       if (!done) throw new Error('copying is not allowed here');
     }
   }
-  for (const box of document.querySelectorAll('.dyn-bibtex')) {
-    const button = box.querySelector('button'), label = button.textContent;
-    button.hidden = false;
+  for (const button of document.querySelectorAll('.dyn-copy')) button.hidden = false;
+  document.addEventListener('click', async (event) => {   // of the page and of what scripts add to it
+    const button = event.target.closest('.dyn-copy');
+    if (!button || button.dataset.label) return;
+    const pre = button.parentNode.querySelector('pre');
+    button.dataset.label = button.textContent;
     button.setAttribute('aria-live', 'polite');
-    button.addEventListener('click', async () => {
-      try {
-        await copy(box.querySelector('pre').textContent + '\n');
-        button.textContent = 'Copied';
-      } catch {
-        getSelection().selectAllChildren(box.querySelector('pre'));
-        button.textContent = 'Selected: press Ctrl+C';
-      }
-      setTimeout(() => { button.textContent = label; }, 2000);
-    });
-  }
+    try {
+      await copy(pre.textContent);
+      button.textContent = button.dataset.done ?? 'Copied';
+    } catch {
+      getSelection().selectAllChildren(pre);
+      button.textContent = 'Selected: press Ctrl+C';
+    }
+    setTimeout(() => { button.textContent = button.dataset.label; delete button.dataset.label; }, 2000);
+  });
 })();

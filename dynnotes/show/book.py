@@ -236,8 +236,8 @@ def page(app, pagename, templatename, context, doctree):
 
     if uses("dyn-plotly"):
         app.add_js_file("js/plotly-lazy.js", loading_method="defer")
-    if uses('id="dyn-map"'):
-        app.add_js_file("js/map.js", loading_method="defer")
+    if uses('id="dyn-explorer"'):
+        app.add_js_file("js/explorer.js", loading_method="defer")
     for name in ("lineage", "timeline", "gaps"):
         if uses(f'id="dyn-{name}"'):
             app.add_js_file("js/drawing.js", loading_method="defer")

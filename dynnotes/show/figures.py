@@ -1,6 +1,6 @@
 """Plotly figures and how a page carries them without a kernel: JSON in the page, one shared script, a text fallback.
 
-The map of the field is not a Plotly figure (it is `assets/js/map.js`, which works by keyboard); results are.
+The map of the field is not a Plotly figure (it is `assets/js/explorer.js`, which works by keyboard); results are.
 Plotly is imported inside functions: reading the bibliography must not pay for it.
 """
 

@@ -373,8 +373,8 @@ def paper_page(
 # ---- the map of the field
 
 
-def field_data(kb, sources, root: str = "../") -> dict:
-    """What `assets/js/map.js` needs: papers, taxonomy and vocabularies, as plain JSON. `sources`: {key: Source}."""
+def field_data(kb, root: str = "../") -> dict:
+    """What `assets/js/explorer.js` needs: papers, taxonomy and vocabularies, as plain JSON."""
     papers = [
         {
             "key": paper.key,
@@ -384,17 +384,20 @@ def field_data(kb, sources, root: str = "../") -> dict:
             "authors": list(paper.authors),
             "year": paper.year,
             "venue": paper.venue,
+            "eprint": paper.eprint,
             "places": list(paper.nodes),
             "tldr": paper.tldr,
             "url": page_of(paper.key, f"{root}papers/"),
-            "implemented": paper.key in sources,
-            "facets": {facet: list(words(paper, facet)) for facet in FACETS},
+            "status": paper.standing,
+            "facets": {facet: list(words(paper, facet)) for facet in (*FACETS, "lists")},
         }
         for paper in kb
     ]
-    used = {facet: {word for paper in papers for word in paper["facets"][facet]} for facet in FACETS}
+    known = {**{facet: kb.facets[facet] for facet in FACETS}, "lists": kb.lists}
+    used = {facet: {word for paper in papers for word in paper["facets"][facet]} for facet in known}
     vocabulary = {
-        facet: {word: about for word, about in kb.facets[facet].items() if word in used[facet]} for facet in FACETS
+        facet: {word: about for word, about in explained.items() if word in used[facet]}
+        for facet, explained in known.items()
     }
     nodes = [
         {"id": n.id, "label": n.label, "zh": n.zh or "", "about": n.about or "", "survey": sections(n)}
@@ -418,7 +421,8 @@ def field_list(kb, sources, root: str = "../") -> str:
         if not any(place == node.id or place.startswith(f"{node.id}/") for place in at):
             continue
         level = min(6, 2 + node.id.count("/"))
-        lines.append(f"<h{level}>{text(node.label)}</h{level}>")
+        chinese = f' <small lang="zh">{text(node.zh)}</small>' if node.zh else ""
+        lines.append(f"<h{level}>{text(node.label)}{chinese}</h{level}>")
         lines.append(f'<p class="dyn-muted">{text(node.about)}</p>' if node.about else "")
         rows = [
             f"<li>{link(page_of(paper.key, f'{root}papers/'), paper.method)} ({text(paper.year)}). {text(paper.tldr)} "
@@ -431,11 +435,11 @@ def field_list(kb, sources, root: str = "../") -> str:
 
 def field_map(kb, sources, root: str = "../") -> str:
     """The map as HTML: data for the script, and the list that stands there until (or unless) the script runs."""
-    data = json.dumps(field_data(kb, sources, root), ensure_ascii=False, separators=(",", ":"))
+    data = json.dumps(field_data(kb, root), ensure_ascii=False, separators=(",", ":"))
     data = data.replace("<", "\\u003c")  # so that no title can close the script element
     return (
-        f'<div class="dyn-map" id="dyn-map"><script type="application/json">{data}</script>'
-        f'<div class="dyn-map-plain">{field_list(kb, sources, root)}</div></div>'
+        f'<div class="dyn-explorer" id="dyn-explorer"><script type="application/json">{data}</script>'
+        f'<div class="dyn-explorer-plain">{field_list(kb, sources, root)}</div></div>'
     )
 
 

@@ -13,7 +13,7 @@ PAGES = sorted(p.relative_to(HTML).as_posix() for p in HTML.rglob("*.html") if "
 ALIVE = {  # what must come to life: (selector of the part, selector of what it draws inside)
     ".dyn-plotly": ".main-svg, canvas",
     ".dyn-theatre": ".dt",
-    "#dyn-map": ".dyn-app",
+    "#dyn-explorer": ".dyn-app",
     'script[type="application/vnd.jupyter.widget-view+json"] + div': "*",
 }
 pytestmark = pytest.mark.browser

@@ -42,7 +42,7 @@ def test_a_hostile_paper_puts_no_markup_on_its_page():
 
 def test_the_map_of_a_hostile_paper_cannot_leave_its_script_element(monkeypatch):
     class Kb:
-        facets, nodes = KB.facets, KB.nodes
+        facets, lists, nodes = KB.facets, KB.lists, KB.nodes
 
         def __iter__(self):
             return iter([evil(unit=("layer",))])
