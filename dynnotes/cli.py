@@ -22,6 +22,7 @@ EXAMPLES = """examples:
   dynnotes path ResNet spatial/tokens
   dynnotes tree sample/depth
   dynnotes cite veit2018convolutional huang2018multi > refs.bib
+  dynnotes export text --taxon spatial/tokens --style apa
   dynnotes list conditional-cv --json
   dynnotes run branchynet --input 3 --budget 0.5
   dynnotes train ConvNet-AIG --seeds 3
@@ -54,13 +55,7 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("find", find, "papers by words and facets", "--decision gating,policy --since 2018")
     sub.add_argument("words", nargs="*", metavar="WORD", help="must occur in title, names, authors or summary")
-    sub.add_argument("--taxon", action="append", metavar="NODE", help="at or below this node of the tree")
-    for facet in FACETS:
-        sub.add_argument(f"--{facet}", action="append", metavar="WORD", help="any of these words")
-    sub.add_argument("--list", action="append", metavar="NAME", dest="lists", help="on this founding list")
-    sub.add_argument("--since", type=int, metavar="YEAR", help="from this year on")
-    sub.add_argument("--until", type=int, metavar="YEAR", help="up to this year")
-    sub.add_argument("--implemented", action=argparse.BooleanOptionalAction, help="whether its code is here")
+    _conditions(sub)
     sub.add_argument("--in", metavar="FILE", dest="library", help="in a .bib file of your own")
 
     sub = command("show", show, "one paper: facets, summary, relations, code", "ConvNet-AIG")
@@ -111,6 +106,15 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("names", nargs="+", metavar="KEY", help="key, method or other name")
     sub.add_argument("--full", action="store_true", help="with every field of this bibliography")
 
+    sub = command("export", export, "papers in the formats of other programs", "csv --decision gating -o gating.csv")
+    sub.add_argument("format", metavar="FORMAT", help="bibtex, csl-json, text, html, graphml, json-ld, csv or parquet")
+    sub.add_argument("names", nargs="*", metavar="KEY", help="key, method or other name; without one all that fit")
+    sub.add_argument("--words", metavar="TEXT", default="", help="words that title, names, authors or summary have")
+    _conditions(sub)
+    sub.add_argument("-o", "--out", metavar="FILE", help="write a file, whole or not at all")
+    sub.add_argument("--full", action="store_true", help="of bibtex: with every field of this bibliography")
+    sub.add_argument("--style", metavar="NAME", help="of text and html: ieee, apa, nature, ... or a .csl file")
+
     sub = command("list", founding, "the founding lists, or one in its own order and grouping", "conditional-cv")
     sub.add_argument("name", nargs="?", metavar="NAME", help="a founding list")
     sub.add_argument("--markdown", action="store_true", help="the list as a page of links")
@@ -144,6 +148,17 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("chapter", nargs="?", metavar="NAME", help="a chapter, or a paper")
     sub.add_argument("--print", action="store_true", dest="only_print", help="print the address and open nothing")
     return top
+
+
+def _conditions(sub: argparse.ArgumentParser) -> None:
+    """What `find` and `export` choose papers by."""
+    sub.add_argument("--taxon", action="append", metavar="NODE", help="at or below this node of the tree")
+    for facet in FACETS:
+        sub.add_argument(f"--{facet}", action="append", metavar="WORD", help="any of these words")
+    sub.add_argument("--list", action="append", metavar="NAME", dest="lists", help="on this founding list")
+    sub.add_argument("--since", type=int, metavar="YEAR", help="from this year on")
+    sub.add_argument("--until", type=int, metavar="YEAR", help="up to this year")
+    sub.add_argument("--implemented", action=argparse.BooleanOptionalAction, help="whether its code is here")
 
 
 def _positive(text: str) -> int:
@@ -259,11 +274,16 @@ def _values(given: list[str] | None) -> list[str] | None:
     return None if given is None else [w.strip() for part in given for w in part.split(",") if w.strip()]
 
 
-def find(args) -> int:
+def _facets(args) -> dict[str, list[str] | None]:
     facets = {name: _values(getattr(args, name)) for name in (*FACETS, "lists")}
     for name, values in facets.items():
         if values == []:
             raise Mistake(f"--{name} has no word")
+    return facets
+
+
+def find(args) -> int:
+    facets = _facets(args)
     if args.library:
         if args.implemented is not None or facets.pop("lists"):
             raise Mistake("--implemented and --list ask for papers of this literature; leave out --in")
@@ -487,6 +507,43 @@ def cite(args) -> int:
     if args.json:
         return _json([{"key": p.key, "bibtex": p.bibtex(args.full)} for p in papers])
     print(printable("\n".join(p.bibtex(args.full) for p in papers), keep="\n"), end="")
+    return 0
+
+
+def export(args) -> int:
+    from .knowledge import export as formats
+
+    kb, facets = _kb(args), _facets(args)
+    conditions = [*facets.values(), args.taxon, args.since, args.until, args.words or None, args.implemented]
+    if args.names and any(condition is not None for condition in conditions):
+        raise Mistake("give keys or conditions, not both")
+    papers = list(dict.fromkeys(kb[name] for name in args.names)) or kb.papers(
+        _values(args.taxon), args.since, args.until, words=args.words, implemented=args.implemented, **facets
+    )
+    file = None if args.out == "-" else args.out
+    if args.format == "parquet" and not file:
+        raise Mistake("parquet is no text; name a file with -o")
+    if not papers:
+        print("dynnotes: no paper fits; leave out a condition, or see `dynnotes words`", file=sys.stderr)
+        return 1
+    try:
+        options = {name: getattr(args, name) for name in ("full", "style") if getattr(args, name)}
+        data = formats.export(kb, papers, args.format, **options)
+        if file:
+            formats.save(file, data)
+    except formats.CannotExport as error:
+        raise Mistake(str(error)) from error
+    if args.json:
+        told = {"format": args.format, "papers": [p.key for p in papers]}
+        return _json(told | ({"file": file} if file else {"text": data}))
+    if file:
+        print(printable(f"{file}: {len(papers)} paper{'s' if len(papers) != 1 else ''}"))
+    elif sys.stdout.isatty():
+        print(printable(data, keep="\n"), end="")
+    else:
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(encoding="utf-8", newline="")  # what goes into a file is the same everywhere
+        sys.stdout.write(data)
     return 0
 
 

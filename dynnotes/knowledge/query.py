@@ -370,6 +370,12 @@ class KnowledgeBase:
 
         return reading_path(self, start, goal, most)
 
+    def export(self, papers: Iterable[Paper], format: str, **options) -> str | bytes:
+        """Papers in one of `dynnotes.knowledge.export.FORMATS`: kb.export(kb.papers(unit="token"), "csv")."""
+        from .export import export
+
+        return export(self, papers, format, **options)
+
     def compare(self, *names: str):
         """Papers side by side: `print` it, or ask it for markdown(), latex() or frame()."""
         from .compare import Comparison

@@ -141,7 +141,8 @@ def test_every_python_example_of_the_page_runs():
 
 
 @pytest.mark.parametrize("line", [line for block in blocks("bash") for line in block.splitlines()])
-def test_every_command_of_the_page_answers(line, capsys):
+def test_every_command_of_the_page_answers(line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some write files
     program, *args = shlex.split(line)
     assert program == "dynnotes"
     assert cli.main(args) == 0

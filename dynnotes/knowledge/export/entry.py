@@ -1,15 +1,15 @@
-"""Papers out again, as BibTeX. Works from the index alone, so it does not need the .bib files."""
+"""Papers as BibTeX. Works from the index alone, so it does not need the .bib files."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .latex import encode, protect
-from .names import format_names
-from .schema import FACETS, MANY, VENUE, WORDS
+from ..latex import encode, protect
+from ..names import format_names
+from ..schema import FACETS, MANY, VENUE, WORDS
 
 if TYPE_CHECKING:
-    from .query import Paper
+    from ..query import Paper
 
 
 def keywords(paper: Paper) -> list[str]:
