@@ -197,7 +197,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(argv: list[str] | None) -> int:
     top = parser()
-    args = top.parse_args(argv)
+    args, more = top.parse_known_args(argv)
+    if more and args.command == "export" and not any(word.startswith("-") for word in more):
+        args.names += more  # keys behind an option, which argparse can't join to those before it
+    elif more:
+        top.error(f"unrecognized arguments: {' '.join(more)}")
     if args.version:
         import dynnotes
 
@@ -363,6 +367,7 @@ def lineage(args) -> int:
 
 
 def _lineage_picture(kb, args) -> int:
+    from .knowledge.export import save
     from .show.graphs import lineage_svg
 
     paper = kb[args.name]
@@ -370,10 +375,7 @@ def _lineage_picture(kb, args) -> int:
     if not svg:
         print(printable(f"dynnotes: nothing {paper.method} builds on, or that builds on it, is known"), file=sys.stderr)
         return 1
-    part = f"{args.svg}.part"
-    with open(part, "w", encoding="utf-8") as file:
-        file.write(svg + "\n")
-    os.replace(part, args.svg)
+    save(args.svg, svg + "\n")
     if args.json:
         return _json({"svg": args.svg})
     print(printable(args.svg))

@@ -407,6 +407,13 @@ def test_references_name_people_as_they_are_called():
     assert export(EMPTY, [paper], "text").startswith("[1] L. van der Maaten, J. Sun et al., “Adaptive")
     full = export(EMPTY, [HE], "text", style="chicago-author-date")
     assert full.startswith("He, Kaiming, Xiangyu Zhang, Shaoqing Ren, and Jian Sun. 2016. “Deep Residual")
+    assert export(EMPTY, [HE], "text", style="chicago") == full
+    short = export(EMPTY, [HE], "text", style="american-medical-association")
+    assert short.startswith("1. He K, Zhang X, Ren S, Sun J. Deep")
+
+
+def test_what_is_empty_leaves_no_marks():
+    assert export(EMPTY, [HE], "text", style="acm").endswith("(CVPR), 2016. https://doi.org/10.1109/CVPR.2016.90\n")
 
 
 def test_references_in_html_show_text_and_no_markup():
@@ -518,6 +525,13 @@ def test_a_wrong_use_is_answered(kb, bib, capsys, arguments, code, message):
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert message in err
+
+
+def test_keys_may_stand_behind_options(kb, bib, capsys):
+    assert cli.main(["--bib", str(bib.path), "export", "bibtex", "--full", "net", "root"]) == 0
+    assert capsys.readouterr().out == kb.export([kb["net"], kb["root"]], "bibtex", full=True)
+    with pytest.raises(SystemExit):
+        cli.main(["--bib", str(bib.path), "export", "bibtex", "--ful1", "net"])
 
 
 def test_the_command_names_every_format():

