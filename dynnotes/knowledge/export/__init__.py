@@ -100,14 +100,14 @@ def read(data: str | bytes, format: str) -> list[Paper]:
 
 
 def save(path: str | os.PathLike, data: str | bytes) -> None:
-    """Write a file whole or not at all; the file of this name is replaced. Raises CannotExport or OSError."""
+    """Write a file whole or not at all; the file of this name is replaced. Raises OSError."""
     target = Path(os.path.realpath(path))  # a link stays a link
     if target.is_dir():
-        raise CannotExport(f"{path} is a folder; name a file in it")
+        raise OSError(f"{path} is a folder; name a file in it")
     if target.exists() and not target.is_file():
-        raise CannotExport(f"{path} is no ordinary file; leave it out to write to standard output")
+        raise OSError(f"{path} is no ordinary file; leave it out to write to standard output")
     if not target.parent.is_dir():
-        raise CannotExport(f"{target.parent}: no such folder; make it first")
+        raise OSError(f"{target.parent}: no such folder; make it first")
     beside = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
     try:
         beside.write_bytes(data.encode() if isinstance(data, str) else data)
