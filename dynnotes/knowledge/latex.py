@@ -72,7 +72,7 @@ def plain(text: str) -> str:
     """Roughly what a reader would type: without commands, braces and accents. Never fails; for matching and search."""
     if not text.isascii():
         text = _MARKS.sub("", normalize("NFKD", text))
-    if "\\" in text or "{" in text or "$" in text or "~" in text:
+    if _NEEDS.search(text):
         text = _ROUGH.sub(lambda m: _LETTERS.get(m[1], "") if m[1] else m[2] or " " * (m[0] == "~"), text)
     return text
 

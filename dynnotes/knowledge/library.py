@@ -32,12 +32,13 @@ FORMAT = "dynnotes.library/1"
 STATES = ("known", "conflict", "new")
 _DOI = re.compile(r"10\.\d{4,9}/[^\s{}\"]+")
 _ARXIV = re.compile(r"(\d{4}\.\d{4,5}|[a-z-]+(?:\.[A-Z]{2})?/\d{7})(?:v\d+)?")
-_ARXIV_IN = re.compile(r"(?:arxiv[.:/ ]+(?:abs/|pdf/)?|\babs/)" + _ARXIV.pattern, re.IGNORECASE)
+_ARXIV_IN = re.compile(r"(?:arxiv(?:\.org)?[.:/ ]+(?:abs/|pdf/)?|\babs/)" + _ARXIV.pattern, re.IGNORECASE)
 _ARXIV_PLACES = ("journal", "volume", "howpublished", "arxivid")
 _YEAR = re.compile(r"\d{4}")
 _USED = {"title", "author", "year", "date", "doi", "eprint", "archiveprefix", "eprinttype", "url", "journaltitle",
          "volume", "arxivid", "keywords", "abstract", *VENUE.values()}  # fmt: skip
 _SETTLED = 2_000_000_000  # ns; a file changed less than this before it was read may change again within one tick
+_ORDER = ("taxon", *FACETS)
 _NOT_LETTERS = re.compile(r"[\W_]+")
 _TAG = re.compile(r"([a-z-]+):([a-z0-9/-]+)(\??)")
 _SCHEMA = """
@@ -370,7 +371,8 @@ class Library:
         """New entries that speak of dynamic networks, in the file's order, with what is proposed for them and why."""
         ask = "select e.*, t.tag, t.why from tags t join entries e on e.id = t.entry where not t.sure order by e.id"
         for (_, *values), found in groupby(self._db.execute(ask), key=lambda row: row[:-2]):
-            yield Row(*values), [Proposal(*tag.split(":", 1), why) for *_, tag, why in found]
+            guesses = [Proposal(*tag.split(":", 1), why) for *_, tag, why in found]
+            yield Row(*values), sorted(guesses, key=lambda p: _ORDER.index(p.facet))
 
     def write(self) -> int:
         """Put facets into the keywords of the file: those of papers known here, and proposals, marked by `?`.

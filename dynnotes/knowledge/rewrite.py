@@ -17,7 +17,7 @@ _SEPARATOR = re.compile(r"\s*[,;]\s*")
 def with_keywords(data: bytes, wanted: Mapping[int, list[str]]) -> tuple[bytes, int]:
     """A file with tags added to entries, {start of an entry: tags}, and how many entries changed.
 
-    A tag that is there, or there without its `?`, is not added again. Every other byte stays. Raises AssertionError
+    A tag that is there, or there without its `?`, is not added again. Every other byte stays. Raises LibraryError
     rather than return a file whose entries read differently in anything but their keywords.
     """
     pieces, done, changed = [], 0, 0
@@ -29,7 +29,8 @@ def with_keywords(data: bytes, wanted: Mapping[int, list[str]]) -> tuple[bytes, 
             pieces += [data[done:at], text]
             done, changed = at, changed + 1
     new = b"".join([*pieces, data[done:]])
-    assert _but_keywords(new) == _but_keywords(data), "the edit would have changed more than keywords"
+    if _but_keywords(new) != _but_keywords(data):
+        raise LibraryError("the edit would change more than keywords, so nothing was written; please report the file")
     return new, changed
 
 
@@ -66,11 +67,11 @@ def _line_end(data: bytes, line: int) -> bytes:
     return b"\r\n" if data[line - 2 : line] == b"\r\n" else data[line - 1 : line]
 
 
-def _but_keywords(data: bytes) -> list[tuple]:
+def _but_keywords(data: bytes) -> list:
     source = Source(data, "")
     found = [(e.type, e.key, [(name, data[a:b]) for name, (a, b) in e.fields.items() if name != "keywords"])
              for e in source.entries()]  # fmt: skip
-    return [*found, [(p.what, p.remedy) for p in source.problems]]
+    return [*found, len(source.problems)]
 
 
 def replace_file(path: Path, old: bytes, new: bytes) -> None:
