@@ -170,9 +170,9 @@ def test_an_index_is_used_again_until_the_file_changes(mine, kb, monkeypatch):
     path = mine(ZOTERO).path
     os.utime(path, (1_600_000_000, 1_600_000_000))  # long ago: what changed this second may change again
     assert len(kb.library(path)) == 1
-    monkeypatch.setattr(module.Library, "read", lambda self: pytest.fail("read again"))
-    assert len(kb.library(path)) == 1
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(module.Library, "read", lambda self: pytest.fail("read again"))
+        assert len(kb.library(path)) == 1
     path.write_text(ZOTERO + DBLP)
     assert len(kb.library(path)) == 2
 
