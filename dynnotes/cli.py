@@ -367,7 +367,7 @@ def lineage(args) -> int:
 
 
 def _lineage_picture(kb, args) -> int:
-    from .knowledge.export import save
+    from .knowledge.export import CannotExport, save
     from .show.graphs import lineage_svg
 
     paper = kb[args.name]
@@ -375,7 +375,10 @@ def _lineage_picture(kb, args) -> int:
     if not svg:
         print(printable(f"dynnotes: nothing {paper.method} builds on, or that builds on it, is known"), file=sys.stderr)
         return 1
-    save(args.svg, svg + "\n")
+    try:
+        save(args.svg, svg + "\n")
+    except CannotExport as error:
+        raise Mistake(str(error)) from None
     if args.json:
         return _json({"svg": args.svg})
     print(printable(args.svg))

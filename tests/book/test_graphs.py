@@ -80,7 +80,7 @@ def test_lineage_goes_on_with_a_click_and_back_with_the_browser(watched):
     page.locator(".dyn-detail").get_by_role("button", name=KB[parent].method).first.click()
     assert drawn(page, ".dyn-lit") == family(parent)
     child = KB[next(iter(children(KB, parent)))]
-    page.locator(f'.dyn-paper[data-key="{child.key}"]').click(force=True)
+    page.locator(f'.dyn-paper[data-key="{child.key}"]').click()
     assert drawn(page, ".dyn-lit") == family(child.key)
     page.go_back()
     page.go_back()
