@@ -4,8 +4,8 @@
     python -m benchmarks.explorer --json           for a machine to read
 
 Claim: each of 200 actions (words, nodes, letters of a search, sorts, languages, views, steps back) is seen within
-100 ms, over the whole literature, in headless Chromium. Needs the built book (`make book`). Exit code: 1 when one took
-longer.
+100 ms, over the whole literature, in headless Chromium. Needs the built book (`make book`) and a quiet machine.
+Exit code: 1 when one took longer.
 """
 from __future__ import annotations
 

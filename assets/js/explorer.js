@@ -268,9 +268,9 @@
     : column === 'venue' ? p.short : String(p[column]));
   const cell = (attributes, ...inner) => el('td', { role: 'cell', ...attributes }, ...inner);
   function labels(p, column) {        // their language is said once, for all rows
-    const made = cell({ class: column === 'status' ? 'dyn-is-' + p.status : null }), now = () => write(made, shownText(p, column));
+    const inside = document.createTextNode(''), now = () => { const text = shownText(p, column); if (inside.data !== text) inside.data = text; };
     spoken.push(now); now();
-    return made;
+    return cell({ class: column === 'status' ? 'dyn-is-' + p.status : null }, inside);
   }
   for (const p of papers) {
     p.more = null;                    // the row below with its authors and summary, while it is open
