@@ -55,6 +55,7 @@ def write_library(path: Path, size: int, seed: int = 0) -> None:
     words = sorted({w for p in kb.entries for w in plain(p.title).split() if w.isalpha()})
     words += [f"term{i}" for i in range(9000)]
     r.shuffle(words)
+    words = [f"common{i}" for i in range(200)] + words  # or half of all titles would be about dynamic networks
     weights = list(accumulate(1 / (i + 3) for i in range(len(words))))
     text = lambda k: " ".join(r.choices(words, cum_weights=weights, k=k))
     last = [w.title() for w in r.sample(words, 3000)]
@@ -66,7 +67,8 @@ def write_library(path: Path, size: int, seed: int = 0) -> None:
                 p = papers[i // 100]
                 title, more = p.title, f"doi = {{{p.doi}}}" if p.doi else f"eprint = {{{p.eprint}}}"
             accent = "{\\'e}" if r.random() < 0.4 else ""
-            names = f"{r.choice(last)}{accent}, A. and " + " and ".join(f"{r.choice(last)}, {r.choice(last)}" for _ in "abc")
+            others = " and ".join(f"{r.choice(last)}, {r.choice(last)}" for _ in range(3))
+            names = f"{r.choice(last)}{accent}, A. and {others}"
             abstract = f"  abstract = {{{text(120)}}},\n" if i % 10 == 0 else ""
             file.write(
                 f"@article{{key{i},\n  title = {{{title}}},\n  author = {{{names}}},\n  journal = {{Journal of "

@@ -157,6 +157,12 @@ def cues(table: str) -> list[tuple[re.Pattern, list[tuple[str, str]]]]:
     return [(re.compile(rf"\b(?:{'|'.join(words)})"), [tuple(tag.split(":")) for tag in tags]) for tags, words in found]
 
 
+@functools.cache
+def _any_cue() -> re.Pattern:
+    """All cues of FIELD in one: a second look, before each is asked for itself."""
+    return re.compile("|".join(pattern.pattern for pattern, _ in cues(FIELD)))
+
+
 def proposals(texts: dict[str, str]) -> list[Proposal]:
     """What the words of a paper suggest, each word of a facet once; [] where nothing speaks of dynamic networks.
 
@@ -168,6 +174,8 @@ def proposals(texts: dict[str, str]) -> list[Proposal]:
         if stem in everything:
             break
     else:
+        return []
+    if not _any_cue().search(everything):
         return []
     found = _matches(FIELD, lowered)
     if not found:
