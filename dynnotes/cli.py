@@ -367,7 +367,7 @@ def lineage(args) -> int:
 
 
 def _lineage_picture(kb, args) -> int:
-    from .knowledge.export import CannotExport, save
+    from .knowledge import files
     from .show.graphs import lineage_svg
 
     paper = kb[args.name]
@@ -375,10 +375,7 @@ def _lineage_picture(kb, args) -> int:
     if not svg:
         print(printable(f"dynnotes: nothing {paper.method} builds on, or that builds on it, is known"), file=sys.stderr)
         return 1
-    try:
-        save(args.svg, svg + "\n")
-    except CannotExport as error:
-        raise Mistake(str(error)) from None
+    files.write(args.svg, svg + "\n")
     if args.json:
         return _json({"svg": args.svg})
     print(printable(args.svg))
@@ -517,6 +514,7 @@ def cite(args) -> int:
 
 def export(args) -> int:
     from .knowledge import export as formats
+    from .knowledge import files
 
     kb, facets = _kb(args), _facets(args)
     conditions = [*facets.values(), args.taxon, args.since, args.until, args.words or None, args.implemented]
@@ -535,7 +533,7 @@ def export(args) -> int:
         options = {name: getattr(args, name) for name in ("full", "style") if getattr(args, name)}
         data = formats.export(kb, papers, args.format, **options)
         if file:
-            formats.save(file, data)
+            files.write(file, data)
     except formats.CannotExport as error:
         raise Mistake(str(error)) from error
     if args.json:

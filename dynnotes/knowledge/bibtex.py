@@ -33,19 +33,6 @@ _BRACE = re.compile(rb"[{}]")
 _BRACE_OR_QUOTE = re.compile(rb'[{}"]')
 
 
-def decode_file(data: bytes, file: str) -> tuple[str, list[Problem]]:
-    """Text of a file with or without a BOM, any line ends; a Problem for anything that is not UTF-8."""
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        return "", [Problem(file, line, f"not UTF-8 (byte 0x{data[error.start]:02x})", "save the file as UTF-8")]
-    if "\0" in text:
-        line = text[: text.index("\0")].count("\n") + 1
-        return "", [Problem(file, line, "a zero byte, as in UTF-16 or a damaged file", "save the file as UTF-8")]
-    return text.replace("\r\n", "\n").replace("\r", "\n"), []
-
-
 class BadValue(ValueError):
     """A value that can't be read; `at` is the place in the file, `remedy` what to do."""
 

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from unicodedata import normalize
 
-from .bibtex import BadValue, Entry, Source, decode_file
+from . import files
+from .bibtex import BadValue, Entry, Source
 from .latex import LatexError, decode
 from .lists import read_lists
 from .names import parse_names
@@ -47,7 +48,7 @@ def read_bibliography(bib: Path) -> dict:
     records, broken, lines = [], set(), {}
     for path in sorted(bib.rglob("*.bib")):
         file = path.relative_to(base).as_posix()
-        text, wrong = decode_file(path.read_bytes(), file)
+        text, wrong = files.decode(path.read_bytes(), file)
         source = Source(text.encode(), file)
         for entry in source.entries():
             record = _record(entry, taxonomy, problems)
@@ -70,7 +71,7 @@ def _taxonomy(bib: Path, base: Path, problems: list[Problem]) -> Taxonomy | None
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; a bibliography is a folder of .bib files and a taxonomy.yml")
     file = path.relative_to(base).as_posix()
-    text, wrong = decode_file(path.read_bytes(), file)
+    text, wrong = files.decode(path.read_bytes(), file)
     taxonomy, more = (None, []) if wrong else read_taxonomy(text, file)
     problems += wrong + more
     return taxonomy

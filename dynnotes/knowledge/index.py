@@ -119,18 +119,10 @@ def _read(path: Path) -> tuple[dict, KnowledgeBase] | None:
 
 def write_index(path: Path, index: dict) -> None:
     """Write an index whole or not at all: readers see the old file or the new one. Raises OSError."""
-    import tempfile  # 10 ms, and only needed when something changed
+    from . import files  # loads what is only needed when something changed
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(index, file, ensure_ascii=False, separators=(",", ":"))
-        os.chmod(name, 0o644)  # mkstemp makes it private, which a wheel must not be
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    files.write(path, json.dumps(index, ensure_ascii=False, separators=(",", ":")))
 
 
 def _write(path: Path, index: dict) -> None:

@@ -236,7 +236,7 @@ def read_lists(
     `papers` are the entries read, `lines` the lines of their fields by the entry's id(), `broken` the keys of entries
     that could not be read. Without a taxonomy nothing can be looked up, and nothing is read.
     """
-    from .bibtex import decode_file
+    from . import files
 
     if taxonomy is None:
         return []
@@ -248,7 +248,7 @@ def read_lists(
             remedy = f"{suggestion(path.stem, taxonomy.lists)}; rename the file, or explain it under lists there"
             problems.append(Problem(file, 1, f"no list '{path.stem}' in taxonomy.yml", remedy))
             continue
-        text, wrong = decode_file(path.read_bytes(), file)
+        text, wrong = files.decode(path.read_bytes(), file)
         problems += wrong
         before = len(problems)
         root = None if wrong else compose(text, file, problems)

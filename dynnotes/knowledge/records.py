@@ -69,14 +69,14 @@ def read_records(bib: Path, papers: list[dict], broken: set[str], kinds: dict | 
     `papers` are the entries read, `broken` the keys of those that could not be; `kinds` is None where the taxonomy
     could not be read, and kinds are then not looked up.
     """
-    from .bibtex import decode_file
+    from . import files
     from .yamlnodes import Reader, compose
 
     found: list[_Item] = []
     whole = True
     for path in sorted((bib / "records").glob("*.yml")):
         file = path.relative_to(bib.parent).as_posix()
-        text, more = decode_file(path.read_bytes(), file)
+        text, more = files.decode(path.read_bytes(), file)
         before = len(problems)
         root = None if more else compose(text, file, problems)
         problems += more

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from . import files
 from .bibtex import Entry, Source
 from .problems import LibraryError
 
@@ -75,21 +74,10 @@ def _but_keywords(data: bytes) -> list:
 
 
 def replace_file(path: Path, old: bytes, new: bytes) -> None:
-    """Put `new` in the place of a file that still holds `old`: whole or not at all, with its permissions.
+    """Put `new` in the place of a file that still holds `old`. Raises LibraryError if it changed meanwhile, OSError."""
 
-    A link stays a link: the file it points at is replaced. Raises LibraryError if the file changed meanwhile.
-    """
-    path = path.resolve()
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(new)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, path.stat().st_mode & 0o7777)
+    def unchanged() -> None:
         if path.read_bytes() != old:
             raise LibraryError(f"{path} changed while it was read; nothing was written, run it again")
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+
+    files.write(path, new, unchanged)

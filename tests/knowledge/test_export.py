@@ -17,7 +17,7 @@ from dynnotes import cli
 from dynnotes.knowledge import index
 from dynnotes.knowledge.bibtex import Source
 from dynnotes.knowledge.check import _record
-from dynnotes.knowledge.export import FORMATS, CannotExport, csl, export, read, save
+from dynnotes.knowledge.export import FORMATS, CannotExport, csl, export, read
 from dynnotes.knowledge.latex import LatexError, decode, encode, squeeze
 from dynnotes.knowledge.names import format_names, parse_names
 from dynnotes.knowledge.query import KnowledgeBase, Paper, Relation, UnknownName, UnknownWord
@@ -468,23 +468,6 @@ def test_a_missing_library_is_named_with_the_way_to_get_it(kb, monkeypatch, form
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(CannotExport, match=rf'{format} needs {module}.*pip install "dynnotes\[export\]"'):
         kb.export(list(kb), format)
-
-
-def test_saving_is_whole_or_not_at_all(tmp_path, monkeypatch):
-    file, link = tmp_path / "a.csv", tmp_path / "link.csv"
-    file.write_text("old")
-    file.chmod(0o640)
-    link.symlink_to(file)
-    save(link, "é")
-    assert (file.read_bytes(), link.is_symlink(), file.stat().st_mode & 0o777) == ("é".encode(), True, 0o640)
-    monkeypatch.setattr("os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        save(file, b"new")
-    assert file.read_bytes() == "é".encode()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.csv", "link.csv"]
-    for wrong, why in ((tmp_path, "is a folder"), ("/dev/null", "no ordinary file"), (tmp_path / "no/a", "no such")):
-        with pytest.raises(OSError, match=why):
-            save(wrong, "x")
 
 
 @pytest.mark.parametrize("format", [f for f in FORMATS if f != "parquet"])

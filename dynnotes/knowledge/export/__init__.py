@@ -6,10 +6,7 @@ What needs more than the standard library (NetworkX, pyarrow, citeproc-py) is im
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..query import UnknownWord
@@ -97,22 +94,3 @@ def read(data: str | bytes, format: str) -> list[Paper]:
     from . import table
 
     return table.read_csv(data) if format == "csv" else table.read_parquet(data)
-
-
-def save(path: str | os.PathLike, data: str | bytes) -> None:
-    """Write a file whole or not at all; the file of this name is replaced. Raises OSError."""
-    target = Path(os.path.realpath(path))  # a link stays a link
-    if target.is_dir():
-        raise OSError(f"{path} is a folder; name a file in it")
-    if target.exists() and not target.is_file():
-        raise OSError(f"{path} is no ordinary file; leave it out to write to standard output")
-    if not target.parent.is_dir():
-        raise OSError(f"{target.parent}: no such folder; make it first")
-    beside = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
-    try:
-        beside.write_bytes(data.encode() if isinstance(data, str) else data)
-        if target.exists():
-            shutil.copymode(target, beside)
-        os.replace(beside, target)
-    finally:
-        beside.unlink(missing_ok=True)

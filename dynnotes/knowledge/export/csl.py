@@ -13,7 +13,6 @@ from ..bibtex import MONTHS
 from ..latex import LatexError, encode
 from ..names import parse_names
 from ..schema import FACETS, VENUE
-from .entry import keywords
 from .fields import paper_of, rest
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def fields(paper: Paper) -> dict:
     elif paper.eprint:
         out |= {"archive": "arXiv", "archive_location": paper.eprint}
     out |= {"DOI": paper.doi, "URL": paper.link}
-    out["keyword"] = ", ".join(filter(None, [*keywords(paper), extra.get("keywords")]))
+    out["keyword"] = ", ".join(filter(None, [*paper.tags, extra.get("keywords")]))
     return {name: value for name, value in out.items() if value}
 
 

@@ -6,19 +6,10 @@ from typing import TYPE_CHECKING
 
 from ..latex import encode, protect
 from ..names import format_names
-from ..schema import FACETS, MANY, VENUE, WORDS
+from ..schema import MANY, VENUE, WORDS
 
 if TYPE_CHECKING:
     from ..query import Paper
-
-
-def keywords(paper: Paper) -> list[str]:
-    """Facets as tags for Zotero and JabRef: `decision:gating`."""
-    tags = []
-    for facet in FACETS:
-        values = getattr(paper, facet)
-        tags += [f"{facet}:{v}" for v in ((values,) if isinstance(values, str) else values) if v]
-    return tags
 
 
 def bibtex(paper: Paper, full: bool = False) -> str:
@@ -33,7 +24,7 @@ def bibtex(paper: Paper, full: bool = False) -> str:
     if paper.eprint:
         out |= {"eprint": paper.eprint, "archiveprefix": "arXiv"}
     out |= {"doi": paper.doi, "url": paper.url}
-    out["keywords"] = encode(", ".join([*keywords(paper), *own]))
+    out["keywords"] = encode(", ".join([*paper.tags, *own]))
     if full:
         out |= _ours(paper)
     body = ",\n".join(f"  {name} = {{{value}}}" for name, value in out.items() if value)
