@@ -132,7 +132,16 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
 
 
-def test_every_python_example_of_the_page_runs():
+LIBRARY = """\
+@article{mine, title = {SkipNet: Learning Dynamic Routing in Convolutional Networks}, eprint = {1711.09485}, year = {2018}}
+@misc{new, title = {Dynamic Routing of Tokens by Token Pruning}, year = {2025}}
+"""
+
+
+def test_every_python_example_of_the_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("my-library.bib").write_text(LIBRARY)
+    monkeypatch.setenv("DYNNOTES_CACHE", str(tmp_path / "cache"))
     space = {}
     for source in blocks("python"):
         with contextlib.redirect_stdout(io.StringIO()):
@@ -142,7 +151,9 @@ def test_every_python_example_of_the_page_runs():
 
 @pytest.mark.parametrize("line", [line for block in blocks("bash") for line in block.splitlines()])
 def test_every_command_of_the_page_answers(line, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # some write files
+    monkeypatch.chdir(tmp_path)  # some write files, some read this one
+    Path("my-library.bib").write_text(LIBRARY)
+    monkeypatch.setenv("DYNNOTES_CACHE", str(tmp_path / "cache"))
     program, *args = shlex.split(line)
     assert program == "dynnotes"
     assert cli.main(args) == 0
