@@ -337,6 +337,16 @@ class KnowledgeBase:
         papers = tuple(Listed(p.key) for p in self.entries if name in p.lists)
         return ReadingList(name, name, self.lists[name], groups=(Group("Papers", papers=papers),))
 
+    def most_cited(self, count: int = 10) -> list[tuple[Paper, int]]:
+        """[(paper, how many papers here state a relation to it)], most first; what surveys survey does not count."""
+        by: dict[str, set[str]] = {}
+        for p in self.entries:
+            for r in p.relations:
+                if r.kind != "survey-of":
+                    by.setdefault(r.target, set()).add(p.key)
+        found = [(self._by_key[key], len(who)) for key, who in by.items()]
+        return sorted(found, key=lambda pair: (-pair[1], pair[0].year, pair[0].key))[:count]
+
     def cited_by(self, key: str) -> list[tuple[Paper, Relation]]:
         """Relations that point at a paper: (the paper that has it, the relation)."""
         return [(p, r) for p in self.entries for r in p.relations if r.target == key]

@@ -6,7 +6,7 @@ Building the book needs no step beforehand: when Sphinx starts, this module
 3. hands every `.bib` file to sphinxcontrib-bibtex, so that `{cite}` works in pages and notebooks.
 
 Directives: `{field-map}`, `{field-facts}`, `{lineage-graph}`, `{timeline}`, `{gaps-map}`, `{reading-list} NAME`,
-`{records} KIND`, `{theatre} KEY`. Role: {paper}`KEY`, a link to a paper's page.
+`{records} KIND`, `{most-cited}`, `{theatre} KEY`. Role: {paper}`KEY`, a link to a paper's page.
 """
 
 import json
@@ -191,6 +191,10 @@ def _directives(app):
         def html(self):
             return graphs.gaps_map(_kb(self.env.app))
 
+    class MostCited(Generated):
+        def html(self):
+            return records.most_cited(_kb(self.env.app))
+
     class ProofTable(Generated):
         def html(self):
             return proofs.proof_table(_kb(self.env.app), registry.sources(), _root(self.env.app))
@@ -214,6 +218,7 @@ def _directives(app):
     app.add_directive("field-facts", FieldFacts)
     app.add_directive("reading-list", ReadingList)
     app.add_directive("records", Records)
+    app.add_directive("most-cited", MostCited)
     app.add_directive("lineage-graph", LineageGraph)
     app.add_directive("timeline", Timeline)
     app.add_directive("gaps-map", GapsMap)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .pages import page_of, plural
-from .tables import link, text
+from .tables import link, table, text
 
 if TYPE_CHECKING:
-    from dynnotes.knowledge.query import KnowledgeBase
+    from dynnotes.knowledge.query import KnowledgeBase, Paper
     from dynnotes.knowledge.records import Record
 
 SHOWN = 12  # a record with more papers than this counts them and shows them when asked
@@ -24,6 +24,13 @@ def records(kb: KnowledgeBase, kind: str, root: str = "../") -> str:
     items = "".join(item(kb, record, papers, root) for record, papers in found)
     about = kb.record_kinds[kind]
     return f'<p class="dyn-muted">{text(about[:1].upper() + about[1:])}.</p><ul class="dyn-records">{items}</ul>'
+
+
+def most_cited(kb: KnowledgeBase, root: str = "../", count: int = 12) -> str:
+    """The papers that most others here refer to, counted from the relations, never typed."""
+    rows = [[_paper(p, root), str(p.year), str(number)] for p, number in kb.most_cited(count)]
+    caption = "Most referred to: papers here that extend, improve, apply, distil or compare with it"
+    return table(["paper", "year", "papers"], rows, caption=caption)
 
 
 def item(kb: KnowledgeBase, record: Record, papers: list, root: str) -> str:
@@ -45,8 +52,14 @@ def item(kb: KnowledgeBase, record: Record, papers: list, root: str) -> str:
 def _papers(papers: list, root: str, closed: bool) -> str:
     if not papers:
         return ""
-    links = [link(page_of(p.key, f"{root}papers/"), p.method, title=p.title) if p.kind != "background"
-             else link(p.link, p.method, title=p.title, rel="external noopener") for p in papers]  # fmt: skip
+    links = [_paper(p, root) for p in papers]
     if closed:
         return f"<details><summary>{plural(len(links), 'paper')}</summary>{', '.join(links)}</details>"
     return f"<br>{', '.join(links)}"
+
+
+def _paper(paper: Paper, root: str) -> str:
+    """A link to a paper's page; a static ancestor has none."""
+    if paper.kind == "background":
+        return link(paper.link, paper.method, title=paper.title, rel="external noopener")
+    return link(page_of(paper.key, f"{root}papers/"), paper.method, title=paper.title)

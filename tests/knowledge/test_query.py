@@ -152,3 +152,16 @@ def test_every_entry_is_implemented_planned_or_a_reference():
     assert kb["ConvNet-AIG"].standing == "implemented"
     assert {p.standing for p in kb.entries} == {"implemented", "planned", "reference"}
     assert all(p.standing == "reference" for p in kb.entries if p.kind in ("survey", "background"))
+
+
+def test_the_most_cited_are_counted_from_relations(bib, entry):
+    bib.write(
+        "a.bib",
+        entry("root", year="2010")
+        + entry("two", year="2015", extends="root: sec. 1", compares="root: table 2")
+        + entry("three", year="2016", compares="root: sec. 1; two: sec. 2")
+        + entry("survey", year="2020", kind="survey", survey_of="root: sec. 1; three: sec. 2"),
+    )
+    kb = bib.read()
+    assert [(p.key, n) for p, n in kb.most_cited()] == [("root", 2), ("two", 1)]
+    assert len(kb.most_cited(1)) == 1

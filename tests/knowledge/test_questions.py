@@ -133,7 +133,8 @@ def blocks(language):
 
 
 LIBRARY = """\
-@article{mine, title = {SkipNet: Learning Dynamic Routing in Convolutional Networks}, eprint = {1711.09485}, year = {2018}}
+@article{mine, title = {SkipNet: Learning Dynamic Routing in Convolutional Networks},
+  eprint = {1711.09485}, year = {2018}}
 @misc{new, title = {Dynamic Routing of Tokens by Token Pruning}, year = {2025}}
 """
 
