@@ -47,7 +47,7 @@ create table entries (id integer primary key, key text, type text, title text, a
   doi text, arxiv text, line integer, start integer, state text, paper text, why text);
 create table tags (tag text, entry integer, sure integer, why text, primary key (tag, entry)) without rowid;
 create table problems (line integer, what text, remedy text);
-create virtual table texts using fts5(title, authors, more, content='', prefix='2 3', tokenize='porter unicode61');
+create virtual table texts using fts5(title, authors, more, content='', prefix='2 3 4', tokenize='porter unicode61');
 """
 _WEIGHTS = (8.0, 4.0, 1.0)  # of title, authors and the rest in the ranking
 _BATCH = 5_000
