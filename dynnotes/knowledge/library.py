@@ -103,19 +103,21 @@ def read_fields(entry: Entry) -> dict[str, str]:
 def identifiers(fields: dict[str, str]) -> dict[str, str]:
     """{"doi": ..., "arxiv": ..., "title": title_key} of an entry, as far as it has them, in their bare forms."""
     found = {}
-    if bare := _DOI.search(fields.get("doi", "").replace("\\_", "_")):
+    if "doi" in fields and (bare := _DOI.search(fields["doi"].replace("\\_", "_"))):
         found["doi"] = bare[0].lower()
-    archive = fields.get("archiveprefix") or fields.get("eprinttype") or "arxiv"
-    if archive.lower() == "arxiv" and (bare := _ARXIV.search(fields.get("eprint", ""))):
-        found["arxiv"] = bare[1]
+    if "eprint" in fields:
+        archive = fields.get("archiveprefix") or fields.get("eprinttype") or "arxiv"
+        if archive.lower() == "arxiv" and (bare := _ARXIV.search(fields["eprint"])):
+            found["arxiv"] = bare[1]
     url = fields.get("url", "")
     if "doi" not in found and "doi.org/" in url and (bare := _DOI.search(url)):
         found["doi"] = bare[0].lower()
     if "arxiv" not in found:
         places = (found.get("doi", ""), url, *(fields.get(name, "") for name in _ARXIV_PLACES))
-        bare = next((bare for text in places if text and (bare := _ARXIV_IN.search(text))), None)
-        if bare:
-            found["arxiv"] = bare[1]
+        for text in places:
+            if ("rxiv" in text or "abs/" in text or "RXIV" in text) and (bare := _ARXIV_IN.search(text)):
+                found["arxiv"] = bare[1]
+                break
     if found.get("doi", "").startswith("10.48550/"):  # that of an arXiv page says no more than the id
         del found["doi"]
     if title := title_key(fields.get("title", "")):
