@@ -141,6 +141,18 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", metavar="NAME", help="cpu (the default), cuda, auto")
     sub.add_argument("--quick", action="store_true", help="seconds instead of a minute; the figures mean nothing")
 
+    sub = command("sweep", sweep, "train the recipes of papers or folders, many trials at once",
+                  "sample/depth --on ray --workers 2")  # fmt: skip
+    sub.add_argument("names", nargs="+", metavar="KEY", help="key, method or other name, or a folder")
+    sub.add_argument("--on", choices=("local", "ray"), default="local", help="this machine's cores, or a Ray cluster")
+    sub.add_argument("--workers", type=_positive, metavar="N", help="trials at a time; as many as cores by default")
+    sub.add_argument("--address", metavar="HOST:PORT", help="of a running Ray cluster; without it one is started here")
+    sub.add_argument("--seeds", type=_positive, metavar="N", help="how many seeds, 3 by default")
+    sub.add_argument("--epochs", type=_positive, metavar="N", help="instead of the recipe's own")
+    sub.add_argument("--out", metavar="DIR", help="where trials are kept, runs/sweep by default")
+    sub.add_argument("--resume", action="store_true", help="leave out trials that have finished")
+    sub.add_argument("--quick", action="store_true", help="seconds instead of minutes; the figures mean nothing")
+
     sub = command("new-paper", new_paper, "write the stub of a paper and its test into the checkout", "wang2018skipnet")
     sub.add_argument("key", metavar="KEY", help="key, method or other name")
 
@@ -609,17 +621,17 @@ def _models(module: str):
         raise Mistake(f'this needs {error.name}; install it with: pip install "dynnotes[models]"') from error
 
 
-def _implemented(args) -> list[str]:
-    """Keys of the implemented papers that `args.key` names: one paper, or (train) all of a folder."""
+def _implemented(args, name: str, folders: bool = False) -> list[str]:
+    """Keys of the implemented papers that a name means: one paper, or all of a folder."""
     from . import registry
 
     kb, have = _kb(args), registry.sources()
-    name = args.key.strip("/")
-    if args.command == "train" and name not in kb and any(n.id == name for n in kb.nodes):
+    name = name.strip("/")
+    if folders and name not in kb and any(n.id == name for n in kb.nodes):
         if keys := [p.key for p in kb.papers(taxon=name) if p.key in have]:
             return keys
         raise Mistake(f"no paper in {name} is implemented yet; implemented: {', '.join(have) or 'none'}")
-    paper = kb[args.key]
+    paper = kb[name]
     if paper.key not in have:
         raise Mistake(f"{paper.method} ({paper.key}) is not implemented yet; implemented: {', '.join(have) or 'none'}")
     return [paper.key]
@@ -633,15 +645,20 @@ def run(args) -> int:
     for path in args.images:
         if not os.path.isfile(path):
             raise Mistake(f"{path}: no such image file")
-    (args.key,) = _implemented(args)
+    (args.key,) = _implemented(args, args.key)
     return _models("dynnotes.show.play").run_command(args)
 
 
 def train(args) -> int:
-    args.keys = _implemented(args)
+    args.keys = _implemented(args, args.key, folders=True)
     if len(args.keys) == 1:
         args.key = args.keys[0]
     return _models("dynnotes.learn.recipes").train_command(args)
+
+
+def sweep(args) -> int:
+    args.keys = list(dict.fromkeys(key for name in args.names for key in _implemented(args, name, folders=True)))
+    return _models("dynnotes.learn.sweep").sweep_command(args)
 
 
 def new_paper(args) -> int:

@@ -40,7 +40,8 @@ def result_path(key: str, task: str) -> Path:
 def run_recipe(key: str, recipe: Recipe, *, seeds: Iterable[int] = (0,), epochs: int | None = None,
                budgets: Sequence[float] | None = None, out: str | os.PathLike | None = None, resume: bool = False,
                device: str = "cpu", sizes: tuple[int | None, int | None] = (None, None), static: bool = True,
-               progress: bool | None = None, command: str = "") -> tuple[dict, list[dict], Dynamic]:
+               timing: bool = True, progress: bool | None = None,
+               command: str = "") -> tuple[dict, list[dict], Dynamic]:
     """Train and measure a paper on one task: (result, the static nets' runs, the model of the first seed).
 
     Writes no result.
@@ -87,7 +88,8 @@ def run_recipe(key: str, recipe: Recipe, *, seeds: Iterable[int] = (0,), epochs:
                    "stages": [facts_of(s) for s in recipe.stages]},
         "budget": budget and {"name": budget.name, "cheaper": budget.cheaper, "retrain": budget.retrain},
         "params": sum(p.numel() for p in first.parameters()), "full": full, "runs": runs,
-        "receipts": [r.record() for r in timing_receipts(cls, trained_share(runs, full))], "static": reference,
+        "receipts": [r.record() for r in timing_receipts(cls, trained_share(runs, full))] if timing else [],
+        "static": reference,
         **evidence.circumstances(command or f"dynnotes train {key}"), "source_hash": evidence.hash_of(key, recipe.task)}
     return evidence.check(result), nets, first
 
