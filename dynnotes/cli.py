@@ -133,6 +133,8 @@ def parser() -> argparse.ArgumentParser:
     sub = command("train", train, "train a paper's recipe and write its results", "ConvNet-AIG --seeds 3")
     sub.add_argument("key", metavar="KEY", help="key, method or other name, or a folder such as sample/depth")
     sub.add_argument("--task", metavar="NAME", help="only the recipe for this task")
+    sub.add_argument("--data", metavar="SOURCE", help="real images instead of the task's: cifar10:PATH, cifar100:PATH, "
+                     "imagenet:PATH or hf:NAME, with options such as 'cifar10:PATH?gray=1&size=32'")  # fmt: skip
     sub.add_argument("--seeds", type=_positive, metavar="N", help="how many seeds")
     sub.add_argument("--epochs", type=_positive, metavar="N", help="instead of the recipe's own")
     sub.add_argument("--budgets", type=_numbers, metavar="A,B,...", help="budget values to measure")

@@ -261,7 +261,8 @@ def verdict(result: Mapping, static: Sequence[Mapping] | None = None) -> dict:
     if any(p.key == result["paper"] and p.kind == "system" for p in load().entries):
         claims = [_sooner([Receipt.of(r) for r in result["receipts"]])]
     else:
-        claims = [_cheaper(gains(result, static), bool(static)), _harder(summary(result), result["budget"])]
+        claims = [_cheaper(gains(result, static), bool(static)),
+                  _harder(summary(result), result["budget"], difficulty_is_known(result["task"]))]
     judged = [claim.holds for claim in claims if claim.holds is not None]
     word = "open" if not judged else "reproduced" if all(judged) else "partly" if any(judged) else "not"
     opening = {"reproduced": "Reproduced here.", "partly": "Partly reproduced here.", "not": "Not reproduced here.",
@@ -284,10 +285,17 @@ def _cheaper(found, any_static) -> Claim:
     return Claim(rule, above > 0, text)
 
 
-def _harder(points, budget) -> Claim:
+def difficulty_is_known(task: str) -> bool:
+    """Whether `hard` means something: it does for the tasks of `data`, not for a real dataset, `KIND:WHERE`."""
+    return ":" not in task
+
+
+def _harder(points, budget, known) -> Claim:
     rule = RULES["harder"]
     if budget is None:
         return Claim(rule, None, "It has no knob: what an input costs is not its decision.")
+    if not known:
+        return Claim(rule, None, "How hard each of these inputs is, is not known.")
     varied = [p for p in points if p.correlation is not None]
     if not varied:
         return Claim(rule, None, "Every input costs the same, whatever its difficulty.")
@@ -337,10 +345,12 @@ def is_stale(result: Mapping) -> bool:
 
 
 def hash_of(key: str, task: str) -> str:
-    """`source_hash` of a paper and its task. Raises KeyError when the paper is not implemented."""
-    from .. import data
-
-    return source_hash(registry.sources()[key].module, data.module_of(task))
+    """`source_hash` of a paper and its task or dataset. Raises KeyError when the paper is not implemented."""
+    if difficulty_is_known(task):
+        from .. import data as found
+    else:
+        from ..data import real as found
+    return source_hash(registry.sources()[key].module, found.module_of(task))
 
 
 def _file_of(module: str) -> Path | None:

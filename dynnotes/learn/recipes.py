@@ -3,14 +3,18 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from .. import data as tasks
 from .. import registry
+from ..data import real
 from ..execute import Dynamic
 from ..registry import Recipe
 from . import evidence, shipped
@@ -40,10 +44,11 @@ def result_path(key: str, task: str) -> Path:
 def run_recipe(key: str, recipe: Recipe, *, seeds: Iterable[int] = (0,), epochs: int | None = None,
                budgets: Sequence[float] | None = None, out: str | os.PathLike | None = None, resume: bool = False,
                device: str = "cpu", sizes: tuple[int | None, int | None] = (None, None), static: bool = True,
-               timing: bool = True, progress: bool | None = None,
-               command: str = "") -> tuple[dict, list[dict], Dynamic]:
+               timing: bool = True, progress: bool | None = None, command: str = "",
+               dataset: real.Dataset | None = None) -> tuple[dict, list[dict], Dynamic]:
     """Train and measure a paper on one task: (result, the static nets' runs, the model of the first seed).
 
+    dataset: real images instead of the task's (`data.real`); difficulty is then unknown, no static nets are compared.
     Writes no result.
     """
     cls, seeds, recipe = registry.sources()[key].load(), list(seeds), with_epochs(recipe, epochs)
@@ -58,9 +63,14 @@ def run_recipe(key: str, recipe: Recipe, *, seeds: Iterable[int] = (0,), epochs:
     for value in values:
         if not budget.low <= value <= budget.high:
             raise TrainingError(f"{key}: {budget.name} is between {budget.low:g} and {budget.high:g}, not {value:g}")
-    train_data = tasks.load(recipe.task, "train", sizes[0]).to(device)
-    check = tasks.load(recipe.task, "validation", None if sizes[0] is None else sizes[1]).to(device)
-    test = tasks.load(recipe.task, "test", sizes[1]).to(device)
+    load = partial(tasks.load, recipe.task)
+    if dataset is not None:
+        dataset = dataset.for_recipe(recipe)
+        recipe, load = replace(recipe, task=dataset.name), dataset.load
+        print(dataset.about(), file=sys.stderr)
+    train_data = load("train", sizes[0]).to(device)
+    check = load("validation", None if sizes[0] is None else sizes[1]).to(device)
+    test = load("test", sizes[1]).to(device)
     out = Path(out or Path("runs") / key)
     runs, first = [], None
     for seed in seeds:
@@ -148,12 +158,13 @@ def report(result: Mapping, static: Sequence[Mapping]) -> str:
              f"parameters, {result['recipe']['epochs']} epochs of {result['recipe']['samples']:,}",
              f"{budget:>12} {'MACs executed':>15} {'of full':>8} {'accuracy %':>14} {'static %':>9} "
              f"{'harder costs more':>18}"]
+    same = "all cost the same" if evidence.difficulty_is_known(result["task"]) else "not known"
     for p in evidence.summary(result):
         line = evidence.static_accuracy_at(p.macs.mean, static) if static else None
         value = "-" if p.budget is None else f"{p.budget:g}"
         lines.append(f"{value:>12} {p.macs.mean:>15,.0f} {p.macs.mean / full:>8.0%} {shown(p.accuracy):>14} "
                      f"{'-' if line is None else f'{100 * line:.1f}':>9} "
-                     f"{'all cost the same' if p.correlation is None else shown(p.correlation, 1, 2):>18}")
+                     f"{same if p.correlation is None else shown(p.correlation, 1, 2):>18}")
     if static:
         lines.append(f"static nets, {static[0]['epochs']} epochs:")
         lines += [f"{'':>12} {macs:>15,.0f} {'':>8} {shown(accuracy):>14}  {net}"
@@ -180,14 +191,16 @@ def train_command(args) -> int:
         device = str(torch.device(device))
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise TrainingError(f"--device {device}: PyTorch sees no such device here; leave the option out")
-        for key, recipe in [(k, recipe) for k in keys for recipe in recipes_of(k, option("task"))]:
-            out = Path(option("out", "runs")) / result_path(key, recipe.task).stem
+        dataset = None if option("data") is None else real.read(option("data"))
+        for key, recipe in _chosen(keys, option("task"), dataset):
+            out = Path(option("out", "runs")) / (result_path(key, recipe.task).stem if dataset is None else
+                                                 f"{key}.{dataset.slug}")
             result, static, model = run_recipe(
                 key, recipe, seeds=seeds, epochs=option("epochs", 1 if quick else None), budgets=option("budgets"),
                 out=out, resume=bool(option("resume", False)), device=device,
                 sizes=(512, 256) if quick else (None, None), static=not quick,
-                command=_command(key, recipe.task, args, seeds))
-            altered = quick or option("epochs") is not None or option("budgets") is not None
+                command=_command(key, recipe.task, args, seeds), dataset=dataset)
+            altered = dataset is not None or quick or option("epochs") is not None or option("budgets") is not None
             results.append(_keep(result, model, out, altered))
             if not option("json", False):
                 print(report(results[-1], static))
@@ -206,9 +219,23 @@ def train_command(args) -> int:
     return 0
 
 
+def _chosen(keys, task, dataset) -> list[tuple[str, Recipe]]:
+    """All recipes to run; with real data the first one of each paper, refused before anything is trained."""
+    if dataset is None:
+        return [(key, recipe) for key in keys for recipe in recipes_of(key, task)]
+    found = [(key, recipes_of(key, task)[0]) for key in keys]
+    for key, recipe in found:
+        try:
+            dataset.for_recipe(recipe)
+        except real.DataError as fault:
+            raise TrainingError(f"{key}: {fault}") from None
+    return found
+
+
 def _command(key, task, args, seeds) -> str:
     words = ["dynnotes train", key, f"--seeds {len(seeds)}"]
     words += [f"--task {task}"] if len(recipes_of(key)) > 1 else []
+    words += [f"--data {shlex.quote(args.data)}"] if getattr(args, "data", None) else []
     words += [f"--epochs {args.epochs}"] if getattr(args, "epochs", None) else []
     words += ["--budgets " + ",".join(f"{b:g}" for b in args.budgets)] if getattr(args, "budgets", None) else []
     words += ["--quick"] if getattr(args, "quick", False) else []
