@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
                 parser.error(f"{path}: no such file; make it with `dynnotes train {key}`")
         except evidence.ResultError as fault:
             parser.error(str(fault))
-        share = None if result is None else recipes.trained_share(result["runs"], result["full"])
+        share = None if result is None else evidence.trained_share(result["runs"], result["full"])
         found[key] = recipes.timing_receipts(sources[key].load(), share, rounds=args.rounds)
         if not args.json:
             print(key, "" if share is None else f"at {share:.0%} of its MACs, as trained", sep="\n  " if share else "")

@@ -155,6 +155,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--resume", action="store_true", help="leave out trials that have finished")
     sub.add_argument("--quick", action="store_true", help="seconds instead of minutes; the figures mean nothing")
 
+    sub = command("verdict", verdict, "what came of papers' claims here, by three rules", "FrameExit")
+    sub.add_argument("key", nargs="?", metavar="KEY", help="key, method or other name; all implemented papers without")
+
     sub = command("new-paper", new_paper, "write the stub of a paper and its test into the checkout", "wang2018skipnet")
     sub.add_argument("key", metavar="KEY", help="key, method or other name")
 
@@ -661,6 +664,29 @@ def train(args) -> int:
 def sweep(args) -> int:
     args.keys = list(dict.fromkeys(key for name in args.names for key in _implemented(args, name, folders=True)))
     return _models("dynnotes.learn.sweep").sweep_command(args)
+
+
+def verdict(args) -> int:
+    from . import registry
+    from .learn import evidence
+    from .show import claims
+
+    key = _implemented(args, args.key)[0] if args.key else None
+    try:
+        rows = claims.records(_kb(args), registry.sources(), evidence.folder(), key)
+    except evidence.ResultError as error:
+        raise Mistake(str(error)) from error
+    except ModuleNotFoundError as error:  # SciPy, for the intervals
+        raise Mistake(f'this needs {error.name}; install it with: pip install "dynnotes[models]"') from error
+    if args.json:
+        _json(rows)
+    else:
+        print(printable("\n".join(claims.told(rows) if key else claims.listed(rows)), keep="\n"))
+    if any(row["verdict"] for row in rows):
+        return 0
+    here = printable(str(evidence.folder()))
+    print(f"dynnotes: no result in {here}; `dynnotes train KEY` writes one", file=sys.stderr)
+    return 1
 
 
 def new_paper(args) -> int:

@@ -372,6 +372,46 @@ def test_run_and_train_hand_over_what_was_asked(run, monkeypatch):
     assert seen[-1]["keys"] == ["teerapittayanon2016branchynet", "veit2018convolutional"]
 
 
+def test_verdict_prints_a_table_one_paper_or_json(run, tmp_path, monkeypatch):
+    code, out, _ = run("verdict")
+    assert code == 0
+    assert out.splitlines()[0].split() == ["paper", "task", "verdict", "cheaper", "harder", "realised"]
+    assert any(line.startswith("FrameExit ") for line in out.splitlines())
+    code, out, _ = run("verdict", "FrameExit", "--json")
+    (row,) = json.loads(out)
+    assert (code, row["key"], row["task"]) == (0, "ghodrati2021frameexit", "digit-video")
+    assert [rule["rule"] for rule in row["rules"]] == ["cheaper", "harder", "realised"]
+    code, out, _ = run("verdict", "frameexit")
+    assert code == 0
+    assert all(rule["why"] in out for rule in row["rules"])
+    code, _, err = run("verdict", "FrameEx")
+    assert code == 2
+    assert "FrameExit" in err
+    from dynnotes.learn import evidence
+
+    monkeypatch.setattr(evidence, "folder", lambda: tmp_path)
+    code, out, err = run("verdict", "FrameExit")
+    assert code == 1
+    assert "not measured" in out
+    assert "no result in" in err
+    (tmp_path / "ghodrati2021frameexit.json").write_text("{")
+    code, _, err = run("verdict")
+    assert code == 2
+    assert "is not JSON" in err
+    assert "Traceback" not in err
+
+
+def test_verdict_needs_no_torch():
+    script = "import sys; from dynnotes.cli import main; sys.exit(main(['verdict']) + 7 * ('torch' in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    script = script.replace("import sys;", "import sys; sys.modules['scipy'] = None;")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert "this needs scipy" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_open_prefers_the_local_book(run, tmp_path, monkeypatch):
     from dynnotes.knowledge import index
 

@@ -211,15 +211,35 @@ def static_accuracy_at(macs: float, static: Iterable[Mapping], seed: int | None 
     no static net was trained.
     """
     runs = [run for run in static if seed is None or run["seed"] == seed]
-    line: list[tuple[float, float]] = []
-    for _, price, accuracy in static_points(runs):
-        line.append((price, max(accuracy.mean, line[-1][1] if line else 0.0)))
+    line = _frontier(runs)
     if not line or macs < line[0][0]:
         return None
     for (x0, y0), (x1, y1) in pairwise(line):
         if macs <= x1:
             return y0 + (y1 - y0) * math.log(macs / x0) / math.log(x1 / x0) if x1 > x0 else y1
     return line[-1][1]
+
+
+def static_macs_at(accuracy: float, static: Iterable[Mapping]) -> float | None:
+    """MACs of the static frontier at `accuracy`, means over seeds, the inverse of `static_accuracy_at`.
+
+    None above the best net; at or below the cheapest net's accuracy, the price of that net, the least that is known.
+    """
+    line = _frontier(static)
+    if not line or accuracy > line[-1][1]:
+        return None
+    for (x0, y0), (x1, y1) in pairwise(line):
+        if y0 < accuracy <= y1:
+            return x0 * (x1 / x0) ** ((accuracy - y0) / (y1 - y0))
+    return line[0][0]
+
+
+def _frontier(runs: Iterable[Mapping]) -> list[tuple[float, float]]:
+    """(MACs, the best accuracy so far) of static nets, cheapest first."""
+    line: list[tuple[float, float]] = []
+    for _, price, accuracy in static_points(runs):
+        line.append((price, max(accuracy.mean, line[-1][1] if line else 0.0)))
+    return line
 
 
 def gains(result: Mapping, static: Sequence[Mapping]) -> list[tuple[float, Interval]]:
@@ -236,33 +256,63 @@ def gains(result: Mapping, static: Sequence[Mapping]) -> list[tuple[float, Inter
 
 @dataclass(frozen=True)
 class Claim:
-    """One rule applied: `holds` is None where the rule cannot be applied, and `text` says why."""
+    """One rule applied: `holds` is None where that cannot be told, and `text` says why.
+
+    rule: a name in RULES. applies: False where a paper of this kind cannot show it at all.
+    """
     rule: str
     holds: bool | None
     text: str
+    applies: bool = True
 
+
+REALISED, REALISED_CHANNELS = 0.75, 0.60          # of the saved MACs, as saved time; channels chosen for each sample
+BATCHES = (1, 32)                                 # at both
 
 RULES = {
-    "cheaper": "At some budget, accuracy lies above the static frontier at equal executed MACs: the 95% interval of "
-               "the difference, paired by seed, is above zero.",
+    "cheaper": "At some budget it costs fewer executed MACs than static nets of the same accuracy. Their frontier "
+               "never falls, so this is to lie above it at equal MACs: the 95% interval of the difference in "
+               "accuracy, paired by seed, is above zero.",
     "harder": "At most budgets where inputs differ in cost, MACs rise with difficulty: the 95% interval over seeds of "
               "Spearman's correlation is above zero.",
+    "realised": "On a larger net that decides as often as the trained one, the saved time is at least "
+                f"{REALISED:.0%} of the saved MACs, at batch {BATCHES[0]} and at batch {BATCHES[1]}, even at the upper "
+                f"quartile of the time; {REALISED_CHANNELS:.0%} where channels are chosen for each sample. Receipts of "
+                "a machine that was not quiet do not count.",
     "sooner": "For a system, which claims time and no accuracy: the same answers for the same MACs take less time at "
               "every batch size measured, the upper quartile of the ratio is below one.",
+}
+
+FIXED = {                                         # what a paper adapts, where that is not how much an input costs
+    "place": "where it computes follows the input, how much does not",
+    "weights": "its weights follow the input, its cost does not",
+    "budget": "its user sets the cost, the same for every input",
+    "schedule": "what it computes follows a schedule, not the input",
+    "none": "nothing in it changes after training",
 }
 
 
 def verdict(result: Mapping, static: Sequence[Mapping] | None = None) -> dict:
     """{"verdict", "claims": [Claim], "text"}; "reproduced", "partly", "not", or "open" when nothing can be judged.
 
+    Three claims, in one order for all papers: cheaper than static nets, more for harder inputs, time saved as well.
     static: the static nets' runs (default: those the result refers to).
     """
     static = load_static(result) if static is None else static
-    if any(p.key == result["paper"] and p.kind == "system" for p in load().entries):
-        claims = [_sooner([Receipt.of(r) for r in result["receipts"]])]
+    entry = next((p for p in load().entries if p.key == result["paper"]), None)
+    receipts = [Receipt.of(r) for r in result["receipts"]]
+    if entry is not None and entry.kind == "system":
+        claims = [Claim("cheaper", None, "A system claims no accuracy of its own.", applies=False),
+                  Claim("harder", None, "A system decides nothing about an input's cost.", applies=False),
+                  _sooner(receipts)]
     else:
-        claims = [_cheaper(gains(result, static), bool(static)),
-                  _harder(summary(result), result["budget"], difficulty_is_known(result["task"]))]
+        adapts = entry.adapts if entry is not None and entry.adapts else ("input",)
+        fixed = "" if "input" in adapts else FIXED[adapts[0]]
+        channels = entry is not None and not fixed and "channel" in entry.unit
+        claims = [_cheaper(result, static),
+                  _harder(summary(result), fixed, difficulty_is_known(result["task"])),
+                  _realised(receipts, trained_share(result["runs"], result["full"]), fixed,
+                            REALISED_CHANNELS if channels else REALISED)]
     judged = [claim.holds for claim in claims if claim.holds is not None]
     word = "open" if not judged else "reproduced" if all(judged) else "partly" if any(judged) else "not"
     opening = {"reproduced": "Reproduced here.", "partly": "Partly reproduced here.", "not": "Not reproduced here.",
@@ -270,11 +320,17 @@ def verdict(result: Mapping, static: Sequence[Mapping] | None = None) -> dict:
     return {"verdict": word, "claims": claims, "text": " ".join([opening, *(claim.text for claim in claims)])}
 
 
-def _cheaper(found, any_static) -> Claim:
-    rule = RULES["cheaper"]
-    if not any_static:
+def trained_share(runs: Sequence[Mapping], full: float) -> float | None:
+    """Executed over full MACs at the middle one of the budgets where inputs differ in cost; None where none is."""
+    costs = sorted(run["macs_executed"] for run in runs if run["hard_correlation"] is not None)
+    return costs[len(costs) // 2] / full if costs else None
+
+
+def _cheaper(result, static) -> Claim:
+    rule = "cheaper"
+    if not static:
         return Claim(rule, None, "No static nets were trained beside it.")
-    judged = [(budget, gain) for budget, gain in found if gain.low is not None]
+    judged = [(budget, gain) for budget, gain in gains(result, static) if gain.low is not None]
     if not judged:
         return Claim(rule, None, "Too few seeds, or no static net as cheap, to compare with.")
     budget, best = max(judged, key=lambda pair: pair[1].low)
@@ -282,7 +338,16 @@ def _cheaper(found, any_static) -> Claim:
     start = (f"Above the static nets at {above} of {len(judged)} budgets; at its best, budget {budget:g}, by"
              if budget is not None else "Against the static nets at the same cost")
     text = f"{start} {100 * best.mean:+.1f} points ({100 * best.low:+.1f} to {100 * best.high:+.1f})."
-    return Claim(rule, above > 0, text)
+    point = next(p for p in summary(result) if p.budget == budget)
+    return Claim(rule, above > 0, f"{text} {_at_equal_accuracy(point, static)}")
+
+
+def _at_equal_accuracy(point, static) -> str:
+    price = static_macs_at(point.accuracy.mean, static)
+    if price is None:
+        return "No static net trained here is as accurate."
+    bound = "at most " if price <= min(run["macs"] for run in static) else ""
+    return f"A static net as accurate costs {bound}{price / point.macs.mean:.2f} times as much."
 
 
 def difficulty_is_known(task: str) -> bool:
@@ -290,15 +355,15 @@ def difficulty_is_known(task: str) -> bool:
     return ":" not in task
 
 
-def _harder(points, budget, known) -> Claim:
-    rule = RULES["harder"]
-    if budget is None:
-        return Claim(rule, None, "It has no knob: what an input costs is not its decision.")
+def _harder(points, fixed, known) -> Claim:
+    rule = "harder"
+    if fixed:
+        return Claim(rule, None, f"No input costs more by its decision: {fixed}.", applies=False)
     if not known:
         return Claim(rule, None, "How hard each of these inputs is, is not known.")
     varied = [p for p in points if p.correlation is not None]
     if not varied:
-        return Claim(rule, None, "Every input costs the same, whatever its difficulty.")
+        return Claim(rule, None, "Every input costs the same, whatever its difficulty.", applies=False)
     judged = [p for p in varied if p.correlation.low is not None]
     if not judged:
         return Claim(rule, None, "Too few seeds to judge whether harder inputs cost more.")
@@ -309,8 +374,36 @@ def _harder(points, budget, known) -> Claim:
     return Claim(rule, 2 * rising > len(judged), text)
 
 
+def _realised(receipts, share, fixed, needed) -> Claim:
+    """share: of its full MACs, what the trained net runs; None where that is not its decision."""
+    rule = "realised"
+    if not receipts:
+        return Claim(rule, None, "No receipt was taken.")
+    if all(r.saving_macs <= 0 for r in receipts):
+        why = f" ({fixed})" if fixed else ""
+        return Claim(rule, None, f"Nothing is skipped{why}, so there is no saving to realise.", applies=False)
+    rows = {r.batch: r for r in receipts if r.batch in BATCHES and not r.void and r.saving_macs > 0}
+    missing = ", ".join(f"batch {batch}" for batch in BATCHES if batch not in rows)
+    if not rows:
+        return Claim(rule, None, f"No receipt of a quiet machine for {missing}.")
+    parts, enough = [], []
+    for batch, r in sorted(rows.items()):
+        low, high = sorted((1 - ratio) / r.saving_macs for ratio in r.time_spread)
+        parts.append(f"{r.realised:.0%} ({low:.0%} to {high:.0%}) at batch {batch}")
+        enough.append(low >= needed)
+    r = rows[min(rows)]
+    rate = "" if share is None else f" (a trained net {1 - share:.0%})"
+    text = (f"The timing net saves {r.saving_macs:.0%} of its MACs{rate}. Saved time over saved MACs: "
+            f"{', '.join(parts)}; {needed:.0%} is asked for.")
+    if any(r.saving_time < 0 for r in rows.values()):
+        text += " Below zero it takes longer than to skip nothing."
+    if missing:
+        text += f" No receipt of a quiet machine for {missing}."
+    return Claim(rule, False if not all(enough) else None if missing else True, text)
+
+
 def _sooner(receipts) -> Claim:
-    rule = RULES["sooner"]
+    rule = "sooner"
     if not receipts or any(r.void for r in receipts):
         return Claim(rule, None, "No receipt, or the machine was not quiet enough, to compare times.")
     times = ", ".join(f"{r.time_ratio:.2f} ({r.time_spread[0]:.2f} to {r.time_spread[1]:.2f}) of the time at batch "

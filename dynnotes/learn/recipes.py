@@ -98,7 +98,7 @@ def run_recipe(key: str, recipe: Recipe, *, seeds: Iterable[int] = (0,), epochs:
                    "stages": [facts_of(s) for s in recipe.stages]},
         "budget": budget and {"name": budget.name, "cheaper": budget.cheaper, "retrain": budget.retrain},
         "params": sum(p.numel() for p in first.parameters()), "full": full, "runs": runs,
-        "receipts": [r.record() for r in timing_receipts(cls, trained_share(runs, full))] if timing else [],
+        "receipts": [r.record() for r in timing_receipts(cls, evidence.trained_share(runs, full))] if timing else [],
         "static": reference,
         **evidence.circumstances(command or f"dynnotes train {key}"), "source_hash": evidence.hash_of(key, recipe.task)}
     return evidence.check(result), nets, first
@@ -128,12 +128,6 @@ def timing_receipts(cls, share: float | None = None, batches: Sequence[int] = (1
                     dear, cheap = (value, cheap) if over > 0 else (dear, value)
         model.at(min(misses, key=misses.get))
     return [evidence.receipt(model, inputs, batch, rounds=rounds) for batch in batches]
-
-
-def trained_share(runs: Sequence[Mapping], full: float) -> float | None:
-    """Executed over full MACs at the middle one of the budgets where inputs differ in cost; None where none is."""
-    costs = sorted(run["macs_executed"] for run in runs if run["hard_correlation"] is not None)
-    return costs[len(costs) // 2] / full if costs else None
 
 
 def merged(result: dict, before: dict | None) -> dict:

@@ -231,7 +231,7 @@ def sweep_command(args) -> int:
         for (key, task), (result, static) in merge(held).items():
             if static and not altered:
                 keep_static(held[Trial(STATIC, task, 0)]["result"], static)
-            share = recipes.trained_share(result["runs"], result["full"])
+            share = evidence.trained_share(result["runs"], result["full"])
             timed = recipes.timing_receipts(recipes.registry.sources()[key].load(), share)
             words = f"dynnotes sweep {key} --seeds {len(seeds)}" + " --quick" * quick
             result |= {"receipts": [receipt.record() for receipt in timed], "command": words}

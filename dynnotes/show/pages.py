@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 from dynnotes.learn import evidence
 
-from . import figures
+from . import claims, figures
 from .tables import FACETS, authors, link, number, percent, preformatted, table, text, words
 
 MAP = "../book/map.html"
@@ -162,8 +162,8 @@ def bibtex(paper) -> str:
 
 
 def idea(source) -> str:
-    """Markdown: the docstring of the paper's module, with its equations; its lines are written to be read as a page."""
-    return ast.get_docstring(ast.parse(Path(source.file).read_text(encoding="utf-8"))) or ""
+    """Markdown: the docstring of the paper's module, with its equations, without its claim, which is on the card."""
+    return claims.without_claim(ast.get_docstring(ast.parse(Path(source.file).read_text(encoding="utf-8"))) or "")
 
 
 def code(source, repository: str = "", branch: str = "main") -> str:
@@ -187,22 +187,17 @@ def code(source, repository: str = "", branch: str = "main") -> str:
 
 
 def results_section(result: dict, static=(), stale: bool = False) -> str:
-    """What the recipe measured, as HTML: the verdict, a figure, a table with intervals, the receipt, its origin.
+    """What the recipe measured, as HTML: the verdict by its rules, a figure, a table, the receipt, its origin.
 
     `result`: a checked `dynnotes.results/1` file; `static`: runs of the static nets beside it; `stale`: whether the
     code changed since. Every mean, interval and verdict is computed here from the single runs.
     A paper without a budget (None) has one setting; the figure then has one point per seed.
     """
-    points, found = evidence.summary(result), evidence.verdict(result, static)
+    points = evidence.summary(result)
     full = result.get("full")
     seeds = len({run["seed"] for run in result["runs"]})
     knob = result["budget"] and result["budget"]["name"]
-    name = {"reproduced": "reproduced", "partly": "partly reproduced", "not": "not reproduced", "open": "not judged"}
-    tone = {"reproduced": "dyn-yes", "partly": "dyn-doubt", "not": "dyn-doubt", "open": ""}[found["verdict"]]
-    badges = f'<span class="dyn-badge {tone}">{name[found["verdict"]]}</span>'
-    if stale:
-        badges += ' <span class="dyn-badge dyn-doubt">stale: the code changed since this was measured</span>'
-    parts = [f'<p class="dyn-badges">{badges}</p>', f"<p>{' '.join(text(claim.text) for claim in found['claims'])}</p>"]
+    parts = [claims.judgement(result, evidence.verdict(result, static), stale)]
 
     net = result["recipe"]["net"]
     if knob is None:
@@ -349,8 +344,8 @@ def paper_page(
         parts += ["## Watch it decide", raw(theatre(trace))]
     if source is not None:
         parts += ["## How it works", idea(source)]
-        if results:
-            parts += ["## What it does here", raw(results)]
+        if card := claims.card(claims.said_by(source)) + results:
+            parts += ["## What it claims, and what it does here", raw(card)]
         parts += ["## Code", code(source, repository, branch)]
     elif paper.standing == "reference":
         note = "A survey has no code of its own; the papers it covers do." if paper.kind == "survey" else (

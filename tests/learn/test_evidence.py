@@ -93,7 +93,7 @@ def test_the_frontier_is_interpolated_over_log_macs_and_never_falls():
 def test_above_the_static_nets_and_harder_costs_more_is_reproduced():
     found = evidence.verdict(result(), static((500, 0.5), (5000, 0.6)))
     assert found["verdict"] == "reproduced"
-    assert [c.holds for c in found["claims"]] == [True, True]
+    assert [c.holds for c in found["claims"]] == [True, True, None], "no receipt was taken"
     assert "Above the static nets at 2 of 2 budgets" in found["text"]
 
 
@@ -101,7 +101,7 @@ def test_below_the_static_nets_and_unrelated_is_not():
     runs = [run(s, b, 0.5 + s / 100, 1000.0 * b, (-1) ** s * 0.1) for s in range(3) for b in (1.0, 2.0)]
     found = evidence.verdict(result(runs), static((500, 0.8), (5000, 0.9)))
     assert found["verdict"] == "not"
-    assert [c.holds for c in found["claims"]] == [False, False]
+    assert [c.holds for c in found["claims"]] == [False, False, None]
 
 
 def test_a_gain_within_the_noise_does_not_count():
@@ -120,7 +120,8 @@ def test_a_system_is_judged_by_its_clock():
                            (timed((0.5, 0.7), void=True), "open"), ([], "open")):
         found = evidence.verdict(result(paper="xu2018cavs", receipts=receipts), static((500, 0.5)))
         assert found["verdict"] == word
-        assert [c.rule for c in found["claims"]] == [evidence.RULES["sooner"]]
+        assert [c.rule for c in found["claims"]] == ["cheaper", "harder", "sooner"]
+        assert [c.applies for c in found["claims"]] == [False, False, True]
     assert "0.15 (0.10 to 0.20) of the time at batch 32" in evidence.verdict(
         result(paper="xu2018cavs", receipts=timed((0.5, 0.7), (0.1, 0.2))), [])["text"]
 
@@ -128,7 +129,7 @@ def test_a_system_is_judged_by_its_clock():
 def test_what_cannot_be_judged_is_left_open():
     alone = evidence.verdict(result([run(0, 1.0, 0.9, 1000.0)]), static((500, 0.5), seeds=1))
     assert alone["verdict"] == "open"
-    assert [c.holds for c in alone["claims"]] == [None, None]
+    assert [c.holds for c in alone["claims"]] == [None, None, None]
     same = evidence.verdict(result([run(s, 1.0, 0.9, 1000.0, None) for s in range(3)]), static((500, 0.5)))
     assert same["claims"][1].holds is None
     assert "whatever its difficulty" in same["text"]
@@ -136,6 +137,104 @@ def test_what_cannot_be_judged_is_left_open():
     cheaper = evidence.verdict(result([run(s, 1.0, 0.9, 100.0) for s in range(3)]), static((500, 0.5)))
     assert cheaper["claims"][0].holds is None
     assert evidence.verdict(result(), [])["claims"][0].holds is None
+
+
+def receipts(*rows, executed=400.0, full=1000.0):
+    """Records of receipts that save 60% of the MACs, from (batch, quartiles of the time ratio, void)."""
+    return [Receipt(batch, full, executed, executed, executed, None, 1.0, 0.5, sum(spread) / 2, spread, 1.0, void)
+            .record() for batch, spread, void in rows]
+
+
+def realised(rows, **more):
+    return evidence.verdict(result(receipts=rows, **more), [])["claims"][2]
+
+
+@pytest.mark.parametrize(("one", "many", "holds"), [
+    ((0.45, 0.55), (0.45, 0.55), True),        # 0.55 of the time: 0.45 saved of 0.60 saved MACs are three quarters
+    ((0.45, 0.5501), (0.45, 0.55), False),     # the upper quartile of one batch size is a little too slow
+    ((0.45, 0.55), (0.10, 0.56), False),
+    ((1.2, 1.4), (1.2, 1.4), False),
+])
+def test_the_saving_is_realised_at_both_batch_sizes(one, many, holds):
+    found = realised(receipts((1, one, False), (32, many, False)))
+    assert found.holds is holds
+    assert found.applies
+    assert "saves 60% of its MACs (a trained net" in found.text
+    assert ("takes longer" in found.text) == (one[0] > 1)
+
+
+def test_a_receipt_of_a_noisy_machine_tells_nothing():
+    good, bad = (0.3, 0.4), (0.8, 0.9)
+    assert realised(receipts((1, good, False), (32, good, True))).holds is None
+    assert "No receipt of a quiet machine for batch 32." in realised(receipts((1, good, False), (32, bad, True))).text
+    assert realised(receipts((1, bad, False), (32, good, True))).holds is False, "one batch size that fails is enough"
+    assert realised(receipts((1, good, True), (32, good, True))).holds is None
+    assert realised(receipts((1, good, False), (8, good, False))).holds is None, "batch 32 was not measured"
+    assert realised([]).text == "No receipt was taken."
+
+
+def test_where_nothing_is_skipped_no_saving_is_asked_for():
+    found = realised(receipts((1, (0.9, 1.1), False), (32, (0.9, 1.1), False), executed=1000.0))
+    assert (found.holds, found.applies) == (None, False)
+    assert "no saving to realise" in found.text
+
+
+def known_as(monkeypatch, **facts):
+    """The paper of `result` with other facets."""
+    entry = SimpleNamespace(**{"key": "veit2018convolutional", "kind": "method", "adapts": ("input",),
+                               "unit": ("layer",), **facts})
+    monkeypatch.setattr(evidence, "load", lambda: SimpleNamespace(entries=[entry]))
+
+
+@pytest.mark.parametrize("word", sorted(evidence.FIXED))
+def test_what_does_not_follow_the_input_is_not_asked_to(monkeypatch, word):
+    known_as(monkeypatch, adapts=(word,))
+    harder = evidence.verdict(result(), [])["claims"][1]
+    assert (harder.holds, harder.applies) == (None, False)
+    assert evidence.FIXED[word] in harder.text
+    assert realised(receipts((1, (0.4, 0.5), False), (32, (0.4, 0.5), False))).holds is True, "what is saved is judged"
+
+
+def test_every_word_for_what_adapts_is_judged_or_explained():
+    assert set(evidence.load().facets["adapts"]) == {"input", *evidence.FIXED}
+
+
+def test_channels_chosen_for_each_sample_are_asked_for_less(monkeypatch):
+    rows = receipts((1, (0.5, 0.6), False), (32, (0.5, 0.64), False))      # 0.36 of 0.60: exactly 60%
+    assert realised(rows).holds is False
+    known_as(monkeypatch, unit=("channel",))
+    assert realised(rows).holds is True
+    assert realised(receipts((1, (0.5, 0.65), False), (32, (0.5, 0.6), False))).holds is False
+    known_as(monkeypatch, unit=("channel",), adapts=("budget",))
+    assert realised(rows).holds is False, "one width for the whole batch is no choice per sample"
+
+
+def test_one_failed_rule_of_three_is_partly():
+    slow = receipts((1, (0.9, 0.95), False), (32, (0.9, 0.95), False))
+    found = evidence.verdict(result(receipts=slow), static((500, 0.5), (5000, 0.6)))
+    assert [c.holds for c in found["claims"]] == [True, True, False]
+    assert found["verdict"] == "partly"
+
+
+def test_the_price_of_an_accuracy_inverts_the_accuracy_at_a_price():
+    line = static((100, 0.5), (1000, 0.4), (10000, 0.7), seeds=1)
+    assert evidence.static_macs_at(0.6, line) == pytest.approx(10 ** 3.5)
+    assert evidence.static_macs_at(0.7, line) == pytest.approx(10000)
+    assert evidence.static_macs_at(0.3, line) == 100, "the cheapest net is better already"
+    assert evidence.static_macs_at(0.71, line) is None
+    assert evidence.static_macs_at(0.5, []) is None
+    for macs in (1200.0, 4000.0):
+        assert evidence.static_macs_at(evidence.static_accuracy_at(macs, line), line) == pytest.approx(macs)
+
+
+def test_the_cost_at_equal_accuracy_is_told():
+    def said(accuracy):
+        runs = [run(s, 1.0, accuracy, 1000.0) for s in range(3)]
+        return evidence.verdict(result(runs), static((100, 0.499), (10000, 0.699)))["claims"][0].text
+    assert said(0.6).endswith("A static net as accurate costs 1.00 times as much.")
+    assert said(0.65).endswith("A static net as accurate costs 3.16 times as much."), "a quarter of two decades more"
+    assert said(0.9).endswith("No static net trained here is as accurate.")
+    assert said(0.3).endswith("A static net as accurate costs at most 0.10 times as much.")
 
 
 def test_gains_are_paired_by_seed():

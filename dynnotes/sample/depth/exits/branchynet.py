@@ -11,6 +11,12 @@ $$L = \sum_{n=1}^{N} w_n L(\hat y_{\text{exit}_n}, y).$$
 
 The paper prints the entropy without its minus sign; with it, the test of fig. 2 means what its text says.
 
+Claim: samples that leave early make inference faster at much the same accuracy (table I, milliseconds per sample, no
+MACs): B-LeNet 5.4 times on a CPU and 4.7 times on a GPU at 99.25% (LeNet 99.20%), B-AlexNet 1.5 and 2.4 times at
+79.19% (AlexNet 78.38%), B-ResNet 1.9 and 1.9 times at 79.17% (ResNet-110 80.70%). Read: the full text. Smallest
+setting: canvas-digits, where many digits are easy, and a residual net with an exit after each of its three groups;
+the recipe is this setting.
+
 Left out: starting from the weights of the trained network without branches (sec. IV); one threshold per exit, found
 by a search on held-out data: here one `threshold` serves all exits; the branches of B-ResNet, three and two
 convolutions in the paper, one here, since a branch should cost less than reaching the next exit (sec. V-C). In
