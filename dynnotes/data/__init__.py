@@ -25,8 +25,9 @@ class Data:
 
     inputs: what the model is called with. target: [N], or [N, T] with -100 where nothing is asked.
     hard: [N] in [0, 1]; its formula is in the task's module. difficulty: {name: [N]}, what `hard` is made of.
-    box: [N, 4], x0, y0, x1, y1 in [0, 1], the informative part of an image. informative: [N, T] in [0, 1], how much
-    each frame or token matters. kind: how a viewer shows an input, "image" [C, H, W], "video" [T, C, H, W] or "tokens".
+    box: [N, 4], x0, y0, x1, y1 in [0, 1], the informative part of an image. informative: [N, ...units] in [0, 1], how
+    much each frame, token, step, band or pixel matters. kind: how a viewer shows an input, "image" [C, H, W], "video"
+    [T, C, H, W], "signal" [T, C] or "tokens".
     spell: for tokens, the words of one sample, from its inputs without the batch axis. labels: of the classes.
     """
     task: str

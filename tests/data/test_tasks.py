@@ -22,7 +22,7 @@ def test_a_task_is_seeded_known_and_shown(task):
         assert words
         assert all(isinstance(word, str) for word in words)
     else:
-        assert one.inputs[0].dim() == {"image": 4, "video": 5}[one.kind]
+        assert one.inputs[0].dim() == {"image": 4, "video": 5, "signal": 3}[one.kind]
     if one.informative is not None:
         assert one.informative.shape[0] == 12
         assert ((one.informative >= 0) & (one.informative <= 1)).all()
