@@ -14,6 +14,7 @@ from ..execute import Dynamic, Trace, run
 from ..nets.backbones import ResNet
 from ..nets.recurrent import FixedSteps, TanhCell
 from ..nets.sequence import EvenFrames, EveryKth
+from ..nets.signals import EvenBands, EveryKthStep, SignalNet
 from ..nets.tree import ChildSumTreeLSTM, PaddedTree, SequenceLSTM
 from ..registry import Recipe, Stage
 from . import evidence
@@ -64,6 +65,15 @@ def _frames(k, width):
                                    depths=(1, 1, 1))
 
 
+def _steps(k, width):
+    return lambda data: SignalNet(k, channels=data.inputs[0].shape[2], classes=len(data.labels),
+                                  widths=(width, 2 * width, 4 * width))
+
+
+def _bands(k, width):
+    return lambda data: EvenBands(k, classes=len(data.labels), widths=(width, 2 * width, 4 * width), depths=(1, 1, 1))
+
+
 FAMILIES = {
     # by first width and by depth, which is cheapest where maps are small
     "canvas-digits": Family("dynnotes.nets.backbones", Stage(epochs=8, lr=0.1, weight_decay=5e-4), {
@@ -84,6 +94,15 @@ FAMILIES = {
     "digit-video": Family("dynnotes.nets.sequence", Stage(epochs=8, lr=5e-3, optimizer="adam"), {
         f"{k} frame{'s' if k > 1 else ''}, width {width}": _frames(k, width)
         for k, width in ((1, 8), (2, 8), (4, 8), (8, 4), (8, 8))}),
+    # every step read by convolutions, or every k-th; a recurrence beside them
+    "sensor-activity": Family("dynnotes.nets.signals", Stage(epochs=12, lr=5e-3, optimizer="adam"), {
+        f"convolutions {width}" + f", one step in {k}" * (k > 1): _steps(k, width)
+        for k, width in ((4, 8), (4, 16), (2, 16), (1, 16))} | {
+        "GRU 32, one step in 4": lambda data: EveryKthStep(4, channels=6, hidden=32, classes=len(data.labels))}),
+    # all bands at once, or evenly spaced ones one by one
+    "many-band-digits": Family("dynnotes.nets.signals", Stage(epochs=8, lr=5e-3, optimizer="adam"), {
+        "ResNet 4, all bands": _resnet(4, (1, 1, 1)), "ResNet 8, all bands": _resnet(8, (1, 1, 1))} | {
+        f"{k} bands, width {width}": _bands(k, width) for k, width in ((4, 4), (8, 4), (16, 4), (16, 6))}),
     # every slot of a padded tree computed, or its words read one after another
     "arithmetic-trees": Family("dynnotes.nets.tree", Stage(epochs=24, lr=4e-3, optimizer="adam"), {
         "LSTM 32": lambda data: SequenceLSTM(13, 32, 10), "LSTM 64": lambda data: SequenceLSTM(13, 64, 10),
