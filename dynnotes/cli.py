@@ -155,6 +155,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--resume", action="store_true", help="leave out trials that have finished")
     sub.add_argument("--quick", action="store_true", help="seconds instead of minutes; the figures mean nothing")
 
+    sub = command("tasks", tasks, "the tasks that models are trained on, or the card of one", "canvas-digits")
+    sub.add_argument("name", nargs="?", metavar="NAME", help="a task")
+
     sub = command("verdict", verdict, "what came of papers' claims here, by three rules", "FrameExit")
     sub.add_argument("key", nargs="?", metavar="KEY", help="key, method or other name; all implemented papers without")
 
@@ -664,6 +667,24 @@ def train(args) -> int:
 def sweep(args) -> int:
     args.keys = list(dict.fromkeys(key for name in args.names for key in _implemented(args, name, folders=True)))
     return _models("dynnotes.learn.sweep").sweep_command(args)
+
+
+def tasks(args) -> int:
+    from . import data
+    from .show import cards
+
+    if args.name is None:
+        if args.json:
+            return _json([{"task": name, "about": cards.about(name)} for name in data.tasks()])
+        print(printable("\n".join(cards.listed(data.tasks())), keep="\n"))
+        return 0
+    if args.name not in data.tasks():
+        raise UnknownWord("task", args.name, data.tasks())
+    known = _models("dynnotes.show.cards").facts(args.name)
+    if args.json:
+        return _json(known)
+    print(printable("\n".join(cards.lines(known)), keep="\n"))
+    return 0
 
 
 def verdict(args) -> int:

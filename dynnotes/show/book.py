@@ -6,7 +6,8 @@ Building the book needs no step beforehand: when Sphinx starts, this module
 3. hands every `.bib` file to sphinxcontrib-bibtex, so that `{cite}` works in pages and notebooks.
 
 Directives: `{field-map}`, `{field-facts}`, `{lineage-graph}`, `{timeline}`, `{gaps-map}`, `{reading-list} NAME`,
-`{records} KIND`, `{most-cited}`, `{theatre} KEY`. Role: {paper}`KEY`, a link to a paper's page.
+`{records} KIND`, `{most-cited}`, `{theatre} KEY`, `{task-cards}`, `{task-card} NAME`.
+Role: {paper}`KEY`, a link to a paper's page.
 """
 
 import json
@@ -16,10 +17,10 @@ from pathlib import Path
 
 from docutils import nodes
 
-from dynnotes import registry
+from dynnotes import data, registry
 from dynnotes.learn import evidence
 
-from . import figures, graphs, lists, pages, proofs, records, tables, traces
+from . import cards, figures, graphs, lists, pages, proofs, records, tables, traces
 
 PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -199,6 +200,39 @@ def _directives(app):
         def html(self):
             return proofs.proof_table(_kb(self.env.app), registry.sources(), _root(self.env.app))
 
+    class TaskCard(SphinxDirective):
+        """The card of a task, and its page is read again when the task or a result changes."""
+
+        required_arguments = 1
+
+        def run(self):
+            if self.arguments[0] not in data.tasks():
+                raise self.error(f"no task {self.arguments[0]!r}; known: {', '.join(data.tasks())}")
+            return [nodes.raw("", self.html(self.arguments[0]), format="html")]
+
+        def html(self, task):
+            results = _root(self.env.app) / "results"
+            for path in [*Path(data.__file__).parent.glob("*.py"), *results.glob("*.json"),
+                         results / f"static-{task}.json"]:
+                self.env.note_dependency(str(path))
+            try:
+                return cards.card(task, results, _kb(self.env.app))
+            except evidence.ResultError as fault:
+                raise self.error(str(fault)) from None
+
+    class TaskCards(TaskCard):
+        """The cards of all tasks, each a section of the page."""
+
+        required_arguments = 0
+
+        def run(self):
+            found = []
+            for task in data.tasks():
+                section = nodes.section(ids=[f"task-{task}"], names=[f"task-{task}"])
+                section += [nodes.title("", task), nodes.raw("", self.html(task), format="html")]
+                found.append(section)
+            return found
+
     class Theatre(SphinxDirective):
         """The gate theatre over `assets/traces/KEY.json`. With no such trace the page shows the body instead."""
 
@@ -223,6 +257,8 @@ def _directives(app):
     app.add_directive("timeline", Timeline)
     app.add_directive("gaps-map", GapsMap)
     app.add_directive("proof-table", ProofTable)
+    app.add_directive("task-card", TaskCard)
+    app.add_directive("task-cards", TaskCards)
     app.add_directive("theatre", Theatre)
 
 
