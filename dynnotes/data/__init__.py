@@ -23,7 +23,8 @@ SPLITS = ("train", "validation", "test")
 class Data:
     """Samples of one task, batch first, with what makes each of them hard.
 
-    inputs: what the model is called with. target: [N], or [N, T] with -100 where nothing is asked.
+    inputs: what the model is called with. target: [N], or [N, T] with -100 where nothing is asked;
+    a class per pixel [N, H, W]; boxes [N, K, 6] (x0, y0, x1, y1 in [0, 1], class, 1 where there is one); pictures.
     hard: [N] in [0, 1]; its formula is in the task's module. difficulty: {name: [N]}, what `hard` is made of.
     box: [N, 4], x0, y0, x1, y1 in [0, 1], the informative part of an image. informative: [N, ...units] in [0, 1], how
     much each frame, token, step, band or pixel matters. kind: how a viewer shows an input, "image" [C, H, W], "video"

@@ -12,6 +12,7 @@ from .. import data as tasks
 from ..data import Data
 from ..execute import Dynamic, Trace, run
 from ..nets.backbones import ResNet
+from ..nets.dense import Detecting, GridDetector, Restorer, Restoring, Segmenter, Segmenting
 from ..nets.recurrent import FixedSteps, TanhCell
 from ..nets.sequence import EvenFrames, EveryKth
 from ..nets.signals import EvenBands, EveryKthStep, SignalNet
@@ -35,12 +36,28 @@ class Static(Dynamic):
         return self.task(self.net(*inputs), target)
 
 
+class StaticSegmenter(Segmenting, Static):
+    """A static net that answers a class per pixel."""
+
+
+class StaticDetector(Detecting, Static):
+    """A static net that answers boxes."""
+
+
+class StaticRestorer(Restoring, Static):
+    """A static net that answers a picture."""
+
+
 @dataclass(frozen=True)
 class Family:
-    """Static nets for one task: {name: a function of the data that builds one}, the module they come from, a stage."""
+    """Static nets for one task: {name: a function of the data that builds one}, the module they come from, a stage.
+
+    wrap: what brings them under the contract, with the loss and the score of the task.
+    """
     module: str
     stage: Stage
     nets: Mapping[str, Callable[[Data], nn.Module]]
+    wrap: type[Static] = Static
 
 
 def _resnet(width, depths):
@@ -72,6 +89,19 @@ def _steps(k, width):
 
 def _bands(k, width):
     return lambda data: EvenBands(k, classes=len(data.labels), widths=(width, 2 * width, 4 * width), depths=(1, 1, 1))
+
+
+def _segmenter(width, fold):
+    return lambda data: Segmenter(channels=1, classes=len(data.labels), fold=fold,
+                                  widths=(width, 2 * width, 4 * width, 8 * width))
+
+
+def _detector(*widths):
+    return lambda data: GridDetector(channels=1, classes=len(data.labels), widths=widths, depths=(1, 1, 1, 1))
+
+
+def _restorer(width, depth, factor=1, fold=1):
+    return lambda data: Restorer(channels=1, width=width, depth=depth, factor=factor, fold=fold)
 
 
 FAMILIES = {
@@ -109,6 +139,24 @@ FAMILIES = {
         "padded Tree-LSTM 16": lambda data: PaddedTree(13, ChildSumTreeLSTM(16, 16), 10),
         "padded Tree-LSTM 32": lambda data: PaddedTree(13, ChildSumTreeLSTM(32, 32), 10),
         "padded Tree-LSTM 48": lambda data: PaddedTree(13, ChildSumTreeLSTM(48, 48), 10)}),
+    # by width, and by resolution: whole, or folded to half
+    "canvas-segmentation": Family("dynnotes.nets.dense", Stage(epochs=8, lr=5e-3, optimizer="adam", batch=32), {
+        f"Segmenter {width}" + ", half size" * (fold == 2): _segmenter(width, fold)
+        for width, fold in ((4, 2), (4, 1), (8, 2), (6, 1), (12, 2))}, StaticSegmenter),
+    # by width, early and late
+    "canvas-detection": Family("dynnotes.nets.dense", Stage(epochs=10, lr=5e-3, optimizer="adam", batch=32), {
+        f"GridDetector {'-'.join(map(str, widths))}": _detector(*widths)
+        for widths in ((2, 4, 8, 16), (2, 4, 16, 32), (4, 8, 16, 32), (4, 8, 24, 48), (4, 8, 32, 64))},
+        StaticDetector),
+    # by width and depth
+    "super-resolution": Family("dynnotes.nets.dense", Stage(epochs=15, lr=5e-3, optimizer="adam", batch=16), {
+        f"Restorer {width}, {depth} block{'s' if depth > 1 else ''}": _restorer(width, depth, factor=2)
+        for width, depth in ((8, 1), (8, 2), (16, 1), (16, 2), (16, 3))}, StaticRestorer),
+    # by width, depth, and resolution: whole, or folded to half
+    "denoising": Family("dynnotes.nets.dense", Stage(epochs=15, lr=5e-3, optimizer="adam", batch=32), {
+        f"Restorer {width}, {depth} block{'s' if depth > 1 else ''}" + ", half size" * (fold == 2):
+        _restorer(width, depth, fold=fold)
+        for width, depth, fold in ((8, 1, 2), (8, 1, 1), (16, 1, 2), (8, 2, 1), (16, 2, 2))}, StaticRestorer),
 }
 
 
@@ -136,9 +184,9 @@ def static_nets(task: str, seeds: Iterable[int], sizes: tuple[int | None, int | 
     if missing:
         train_data, test = train_data.to(device), test.to(device)
     for name, seed in missing:
-        model = build(lambda make=family.nets[name]: Static(make(train_data)), seed, device)
+        model = build(lambda make=family.nets[name]: family.wrap(make(train_data)), seed, device)
         print(f"static: {name}, seed {seed}", file=sys.stderr)
-        train(model, Recipe(task, Static, (family.stage,)), train_data, seed=seed, progress=progress)
+        train(model, Recipe(task, family.wrap, (family.stage,)), train_data, seed=seed, progress=progress)
         found = measure(model, test)[0]
         runs.append({"net": name, "epochs": family.stage.epochs, "seed": seed,
                      "params": sum(p.numel() for p in model.parameters()), "macs": found["macs_executed"],

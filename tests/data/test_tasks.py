@@ -26,7 +26,17 @@ def test_a_task_is_seeded_known_and_shown(task):
     if one.informative is not None:
         assert one.informative.shape[0] == 12
         assert ((one.informative >= 0) & (one.informative <= 1)).all()
-    asked = one.target[one.target != -100]
+    assert one.target.isfinite().all()
+    if one.target.is_floating_point() and one.labels:                           # boxes, class, "there is one"
+        there = one.target[..., 5] > 0
+        assert there.any(1).all()
+        asked = one.target[..., 4][there]
+    elif one.labels:
+        asked = one.target[one.target != -100]
+    else:                                                                       # pictures have no classes
+        assert one.target.is_floating_point()
+        return
+    assert int(asked.min()) >= 0
     assert len(one.labels) > int(asked.max())
 
 

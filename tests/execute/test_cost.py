@@ -7,6 +7,7 @@ from torch import nn
 from dynnotes.execute import UncountedOperator, measured, price
 from dynnotes.execute.verbs import run
 from dynnotes.nets.backbones import ResNet, resnet50
+from dynnotes.nets.dense import GridDetector, Restorer, Segmenter
 from dynnotes.nets.layers import Attention, basic, bottleneck, shortcut
 
 
@@ -43,6 +44,10 @@ MODULES = {
     "nets: bottleneck": (bottleneck(8, 16, 2), (8, 9, 9)),
     "nets: shortcut": (shortcut(4, 8, 2), (4, 9, 9)),
     "nets: ResNet": (ResNet(channels=1, classes=3, widths=(4, 8), depths=(1, 1)), (1, 8, 8)),
+    "nets: Segmenter": (Segmenter(channels=1, classes=3, widths=(4, 8, 8), fold=2), (1, 16, 16)),
+    "nets: GridDetector": (GridDetector(channels=1, classes=3, widths=(4, 8), depths=(1, 2)), (1, 9, 9)),
+    "nets: Restorer": (Restorer(channels=1, width=4, depth=2, factor=2), (1, 8, 8)),
+    "nets: Restorer, folded": (Restorer(channels=1, width=4, depth=1, fold=2), (1, 8, 8)),
 }
 
 
