@@ -5,8 +5,8 @@ Building the book needs no step beforehand: when Sphinx starts, this module
 2. stages the scripts that live elsewhere (plotly.min.js in its wheel, the widgets beside their Python) for `_static/`;
 3. hands every `.bib` file to sphinxcontrib-bibtex, so that `{cite}` works in pages and notebooks.
 
-Directives: `{field-map}`, `{field-facts}`, `{lineage-graph}`, `{timeline}`, `{gaps-map}`, `{reading-list} NAME`,
-`{records} KIND`, `{most-cited}`, `{theatre} KEY`, `{task-cards}`, `{task-card} NAME`.
+Directives: `{field-map}`, `{field-facts}`, `{field-plot}`, `{lineage-graph}`, `{timeline}`, `{gaps-map}`,
+`{reading-list} NAME`, `{records} KIND`, `{most-cited}`, `{theatre} KEY`, `{task-cards}`, `{task-card} NAME`.
 Role: {paper}`KEY`, a link to a paper's page.
 """
 
@@ -20,7 +20,7 @@ from docutils import nodes
 from dynnotes import data, registry
 from dynnotes.learn import evidence
 
-from . import cards, figures, graphs, lists, pages, proofs, records, tables, traces
+from . import cards, field, figures, graphs, lists, pages, proofs, records, tables, traces
 
 PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -192,6 +192,22 @@ def _directives(app):
         def html(self):
             return graphs.gaps_map(_kb(self.env.app))
 
+    class FieldPlot(Generated):
+        """All results on one plot; its page is read again when a result, a recording or the code changes."""
+
+        def html(self):
+            from sphinx.errors import ExtensionError
+
+            root = _root(self.env.app)
+            for folder, ending in ((root / "results", "json"), (root / "assets" / "traces", "json"),
+                                   (registry.PACKAGE, "py")):
+                for path in (folder, *folder.rglob(f"*.{ending}")):  # the folder, for files that come and go
+                    self.env.note_dependency(str(path))
+            try:
+                return field.field_plot(_kb(self.env.app), root)
+            except evidence.ResultError as fault:
+                raise ExtensionError(str(fault)) from None
+
     class MostCited(Generated):
         def html(self):
             return records.most_cited(_kb(self.env.app))
@@ -256,6 +272,7 @@ def _directives(app):
     app.add_directive("lineage-graph", LineageGraph)
     app.add_directive("timeline", Timeline)
     app.add_directive("gaps-map", GapsMap)
+    app.add_directive("field-plot", FieldPlot)
     app.add_directive("proof-table", ProofTable)
     app.add_directive("task-card", TaskCard)
     app.add_directive("task-cards", TaskCards)
@@ -279,7 +296,7 @@ def page(app, pagename, templatename, context, doctree):
         app.add_js_file("js/plotly-lazy.js", loading_method="defer")
     if uses('id="dyn-explorer"'):
         app.add_js_file("js/explorer.js", loading_method="defer")
-    for name in ("lineage", "timeline", "gaps"):
+    for name in ("lineage", "timeline", "gaps", "field"):
         if uses(f'id="dyn-{name}"'):
             app.add_js_file("js/drawing.js", loading_method="defer")
             app.add_js_file(f"js/{name}.js", loading_method="defer")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dynnotes.knowledge.query import KnowledgeBase, Paper
 
 
-def _drawing(name: str, data: dict, plain: str) -> str:
+def drawing(name: str, data: dict, plain: str) -> str:
     """HTML of a drawing: its data, and the plain form that stands there until (or unless) its script runs."""
     body = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")  # closes no element
     return (
@@ -188,7 +188,7 @@ def lineage_list(kb: KnowledgeBase, root: str = "../") -> str:
 
 def lineage_graph(kb: KnowledgeBase, root: str = "../") -> str:
     """The lineage of the field as HTML."""
-    return _drawing("lineage", lineage_data(kb, root), lineage_list(kb, root))
+    return drawing("lineage", lineage_data(kb, root), lineage_list(kb, root))
 
 
 WIDTH, COLUMN, LINE, HEAD = 126, 172, 9, 26  # of a box; from column to column, line to line; above the first line
@@ -374,7 +374,7 @@ def timeline_table(data: dict) -> str:
 def timeline(kb: KnowledgeBase, root: str = "../") -> str:
     """The timeline as HTML."""
     data = timeline_data(kb, root)
-    return _drawing("timeline", data, timeline_table(data))
+    return drawing("timeline", data, timeline_table(data))
 
 
 # ---------------------------------------------------------------- crowded and empty combinations
@@ -438,4 +438,4 @@ def gaps_table(kb: KnowledgeBase, root: str = "../") -> str:
 
 def gaps_map(kb: KnowledgeBase, root: str = "../") -> str:
     """The map of gaps as HTML, its figures in a sentence above it."""
-    return gaps_sentence(kb) + _drawing("gaps", gaps_data(kb, root), gaps_table(kb, root))
+    return gaps_sentence(kb) + drawing("gaps", gaps_data(kb, root), gaps_table(kb, root))
