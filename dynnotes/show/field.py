@@ -99,7 +99,8 @@ def field_data(kb: KnowledgeBase, checkout: Path, root: str = "../") -> dict:
             ],
         })  # fmt: skip
     used = {facet: {word for m in methods for word in m["facets"][facet]} for facet in (*FACETS, "verdict")}
-    known = {facet: kb.facets[facet] for facet in FACETS} | {"verdict": {VERDICT[word][0]: about for word, about in MEANS.items()}}
+    verdicts = {VERDICT[word][0]: about for word, about in MEANS.items()}
+    known = {facet: kb.facets[facet] for facet in FACETS} | {"verdict": verdicts}
     return {
         "tasks": tasks,
         "methods": methods,
