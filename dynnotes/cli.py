@@ -36,8 +36,15 @@ class Mistake(Exception):
     """A wrong use that argparse can't see; the message says what to do."""
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+class _Left:
+    """Takes the options of a command that nobody asked for."""
+
+    def add_argument(self, *names, **facts) -> None:
+        pass
+
+
+def parser(only: str = "") -> argparse.ArgumentParser:
+    """The whole command line; of the command `only` alone, if it is one: to make all takes as long as an answer."""
     raw = argparse.RawDescriptionHelpFormatter
     top = argparse.ArgumentParser(
         prog="dynnotes", description="Dynamic neural networks, papers and code.", epilog=EXAMPLES, formatter_class=raw
@@ -46,7 +53,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--bib", metavar="DIR", help="a folder of .bib files with a taxonomy.yml, instead of the own one")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
 
-    def command(name: str, call, help: str, example: str = "") -> argparse.ArgumentParser:
+    def command(name: str, call, help: str, example: str = "") -> argparse.ArgumentParser | _Left:
+        if only not in ("", name):
+            return _Left()
         epilog = f"example: dynnotes {name} {example}" if example else None
         sub = commands.add_parser(name, help=help, description=help, epilog=epilog)
         sub.add_argument("--json", action="store_true", help="print JSON")
@@ -167,7 +176,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("open", open_chapter, "open the book, a chapter or a paper's page in a browser", "ConvNet-AIG")
     sub.add_argument("chapter", nargs="?", metavar="NAME", help="a chapter, or a paper")
     sub.add_argument("--print", action="store_true", dest="only_print", help="print the address and open nothing")
-    return top
+    return top if commands.choices else parser()
 
 
 def _conditions(sub: argparse.ArgumentParser) -> None:
@@ -216,7 +225,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(argv: list[str] | None) -> int:
-    top = parser()
+    argv = sys.argv[1:] if argv is None else argv
+    top = parser(argv[0] if argv else "")
     args, more = top.parse_known_args(argv)
     if more and args.command == "export" and not any(word.startswith("-") for word in more):
         args.names += more  # keys behind an option, which argparse can't join to those before it
