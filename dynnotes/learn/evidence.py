@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -418,18 +419,25 @@ def source_hash(*modules: str) -> str:
 
     It changes when code changes, not when a comment, a docstring or the layout does. Nothing is imported.
     """
-    todo, trees = list(modules), {}
+    todo, codes = list(modules), {}
     while todo:
         name = todo.pop()
         file = _file_of(name)
-        if name in trees or file is None or name.startswith("dynnotes.show") or name == "dynnotes":
+        if name in codes or file is None or name.startswith("dynnotes.show") or name == "dynnotes":
             continue
-        trees[name] = tree = ast.parse(file.read_text(encoding="utf-8"))
-        todo += _imports(tree, name, file.name == "__init__.py")
+        codes[name], imports = _read(file.read_text(encoding="utf-8"), name, file.name == "__init__.py")
+        todo += imports
     digest = hashlib.sha256()
-    for name in sorted(trees):
-        digest.update(f"{name}\n{_canonical(trees[name])}\n".encode())
+    for name in sorted(codes):
+        digest.update(f"{name}\n{codes[name]}\n".encode())
     return digest.hexdigest()[:16]
+
+
+@lru_cache(maxsize=512)
+def _read(text: str, module: str, is_package: bool) -> tuple[str, frozenset[str]]:
+    """The canonical form of a module's code, and the modules it imports; most results share most modules."""
+    tree = ast.parse(text)
+    return _canonical(tree), frozenset(_imports(tree, module, is_package))
 
 
 def is_stale(result: Mapping) -> bool:
