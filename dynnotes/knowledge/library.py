@@ -317,12 +317,10 @@ class Library:
         found = dict(self._db.execute("select state, count(*) from entries group by state"))
         return {state: found.get(state, 0) for state in STATES}
 
-    def rows(self, state: str | None = None, proposed: bool = False) -> Iterator[Row]:
-        """Entries in the order of the file; of one state, or only those with facets proposed."""
-        ask = "select * from entries where (?1 is null or state = ?1)"
-        if proposed:
-            ask += " and id in (select entry from tags where not sure)"
-        for _, *values in self._db.execute(ask + " order by id", (state,)):
+    def rows(self, state: str | None = None) -> Iterator[Row]:
+        """Entries in the order of the file; all, or those of one state."""
+        ask = "select * from entries where (?1 is null or state = ?1) order by id"
+        for _, *values in self._db.execute(ask, (state,)):
             yield Row(*values)
 
     def search(self, text: str, limit: int = 20) -> list[Row]:

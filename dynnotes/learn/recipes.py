@@ -195,7 +195,7 @@ def train_command(args) -> int:
                 sizes=(512, 256) if quick else (None, None), static=not quick,
                 command=_command(key, recipe.task, args, seeds), dataset=dataset)
             altered = dataset is not None or quick or option("epochs") is not None or option("budgets") is not None
-            results.append(_keep(result, model, out, altered))
+            results.append(keep(result, model, out, altered))
             if not option("json", False):
                 print(report(results[-1], static))
     except (TrainingError, evidence.ResultError, ValueError, OSError) as fault:
@@ -236,7 +236,7 @@ def _command(key, task, args, seeds) -> str:
     return " ".join(words)
 
 
-def _keep(result: dict, model: Dynamic, out: Path, altered: bool) -> dict:
+def keep(result: dict, model: Dynamic, out: Path, altered: bool) -> dict:
     """Write the result and seed 0's weights to their places; below `out` if the recipe was altered."""
     if altered:
         evidence.write_json(result, out / "result.json")

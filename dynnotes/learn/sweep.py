@@ -12,6 +12,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,6 +42,11 @@ class Trial:
     @property
     def name(self) -> str:
         return f"{self.key}.{self.task}.{self.seed}"
+
+    @property
+    def folder(self) -> str:
+        """Where its epochs are kept: epochs of other code are never gone on from."""
+        return f"{self.name}.{self.source_hash}"
 
     @property
     def source_hash(self) -> str:
@@ -73,7 +79,7 @@ def run_trial(trial: Trial, options: Options, out: str | os.PathLike) -> dict:
     """
     torch.set_num_threads(1)
     sizes, state = (options.samples, options.test_samples), None
-    where = Path(out) / trial.name
+    where = Path(out) / trial.folder
     if trial.key == STATIC:
         result = static_nets(trial.task, [trial.seed], sizes, file=where / "static.json", progress=False)
     else:
@@ -164,6 +170,8 @@ def sweep(keys: Sequence[str], seeds: Iterable[int], *, on: str = "local", optio
     if resume:
         held = {trial: found for trial in todo if (found := finished(trial, options, out))}
     todo = [trial for trial in todo if trial not in held]
+    for trial in () if resume else todo:
+        shutil.rmtree(out / trial.folder, ignore_errors=True)
     workers = workers or os.cpu_count() or 1
     from tqdm import tqdm
 
@@ -234,9 +242,10 @@ def sweep_command(args) -> int:
             share = evidence.trained_share(result["runs"], result["full"])
             timed = recipes.timing_receipts(recipes.registry.sources()[key].load(), share)
             words = f"dynnotes sweep {key} --seeds {len(seeds)}" + " --quick" * quick
+            words += f" --epochs {args.epochs}" if args.epochs else ""
             result |= {"receipts": [receipt.record() for receipt in timed], "command": words}
             model = trained_model(held[Trial(key, task, 0)])
-            results.append(recipes._keep(evidence.check(result), model, out / f"{key}.{task}", altered))
+            results.append(recipes.keep(evidence.check(result), model, out / f"{key}.{task}", altered))
             if not args.json:
                 print(recipes.report(results[-1], static))
     except (TrainingError, evidence.ResultError, ValueError, OSError) as fault:

@@ -75,8 +75,7 @@ def test_trials_are_every_recipe_and_seed_once():
 
 @pytest.mark.slow
 def test_a_killed_process_is_begun_again_and_the_result_is_the_same(tmp_path, undisturbed):
-    name = TRIALS[0].name
-    checkpoint = tmp_path / name / "seed-0" / "checkpoint.pt"
+    checkpoint = tmp_path / TRIALS[0].folder / "seed-0" / "checkpoint.pt"
     thread, killed = kill_in_the_middle(f'"key": "{TRIALS[0].key}", "task": "parity", "seed": 0', checkpoint)
     held = sweep.sweep([TRIALS[0].key], (0, 1), options=LONG, out=tmp_path, workers=2, static=False, progress=False)
     thread.join(5)
@@ -88,7 +87,7 @@ def test_a_killed_process_is_begun_again_and_the_result_is_the_same(tmp_path, un
 @pytest.mark.slow
 def test_a_killed_ray_worker_loses_nothing_and_counts_nothing_twice(tmp_path, undisturbed):
     pytest.importorskip("ray")
-    checkpoint = tmp_path / TRIALS[0].name / "seed-0" / "checkpoint.pt"
+    checkpoint = tmp_path / TRIALS[0].folder / "seed-0" / "checkpoint.pt"
     thread, killed = kill_in_the_middle("ray::run_trial", checkpoint)
     held = sweep.sweep([TRIALS[0].key], (0, 1), on="ray", options=LONG, out=tmp_path, workers=2, static=False,
                        progress=False)
@@ -110,6 +109,20 @@ def test_what_finished_is_not_run_again(tmp_path, undisturbed, monkeypatch):
     assert finished(TRIALS[0], SMALL, tmp_path) is None, "of other options"
     (tmp_path / f"{TRIALS[0].name}.json").write_text("{")
     assert finished(TRIALS[0], LONG, tmp_path) is None, "damaged"
+
+
+def test_epochs_of_other_code_or_of_a_sweep_begun_anew_are_not_gone_on_from(tmp_path, monkeypatch):
+    before = tmp_path / TRIALS[0].folder / "seed-0" / "checkpoint.pt"
+    before.parent.mkdir(parents=True)
+    before.write_text("old")
+    there = []
+    monkeypatch.setattr(sweep, "on_local", lambda todo, *a: there.append(before.exists()) or iter(()))
+    sweep.sweep([TRIALS[0].key], [0], out=tmp_path, static=False, resume=True, progress=False)
+    sweep.sweep([TRIALS[0].key], [0], out=tmp_path, static=False, progress=False)
+    assert there == [True, False]
+    folder = TRIALS[0].folder
+    monkeypatch.setattr(evidence, "hash_of", lambda *a: "another")
+    assert TRIALS[0].folder != folder
 
 
 @pytest.mark.slow
