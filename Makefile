@@ -59,4 +59,5 @@ $(VENV)/ready: $(VENV)/torch pyproject.toml
 	@echo "installing the rest"
 	@$(PIP) setuptools wheel pylatexenc pyyaml   # what the build of the package itself needs
 	@$(PIP) --no-build-isolation --editable '.[models,book,dev]'
+	@$(PIP) --no-deps torchvision timm           # without: timm would bring another torch
 	@touch $@

@@ -19,11 +19,19 @@ BIN = Path(sys.executable).parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NOISE = "metadata.language_info metadata.widgets cell.metadata.execution"
 STRIP = [BIN / "nbstripout", "--keep-id", "--extra-keys", NOISE]
-ENV = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "JUPYTER_PREFER_ENV_PATH": "1"}  # the kernel of .venv
+IPYTHON = BUILD / "ipython"
+ENV = {  # the kernel of .venv, and what runs when it starts
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    "JUPYTER_PREFER_ENV_PATH": "1",
+    "IPYTHONDIR": str(IPYTHON),
+}
 
 
 def run(*command, **env) -> bool:
     """Run a command in the root of the checkout; True when it succeeded."""
+    startup = IPYTHON / "profile_default" / "startup"
+    startup.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "tests" / "cpu_torchvision.py", startup)
     command = [str(part) for part in command]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **ENV, **env}).returncode == 0
 
