@@ -1,0 +1,137 @@
+"""The backend of torch operators: patches gathered in chunks, one matrix product each, scattered back."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .geometry import Geometry
+from .reference import clipped
+
+CHUNK = 2048                                                         # pixels: patches stay in the cache, and are reused
+
+
+def forward(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, rows: Tensor,
+            inverse: Tensor | None, relu: int, packed: bool) -> tuple[Tensor, int]:
+    """As `native.forward`, on any device and dtype."""
+    outputs, groups, count = len(weight), geometry.groups, len(rows)
+    source, places = _source(geometry, x, inverse), rows.long()
+    where = _patches(geometry, places, inverse, source)              # [R, taps] rows of `source`
+    w = weight.unflatten(0, (groups, -1)).permute(0, 1, 3, 4, 2).flatten(2)           # [g, O/g, taps * C/g]
+    multiply = fastest(outputs // groups, w.shape[2], x) if groups == 1 else None
+    y = x.new_zeros(count if packed else geometry.pixels, outputs)
+    for start in range(0, count, CHUNK):
+        some = where[start:start + CHUNK]
+        patches = source.index_select(0, some.flatten()).view(*some.shape, groups, -1)       # [r, taps, g, C/g]
+        if multiply:
+            values = multiply(patches.view(len(some), -1), w[0])
+        else:
+            values = torch.bmm(patches.permute(2, 0, 1, 3).flatten(2), w.transpose(1, 2)).transpose(0, 1).flatten(1)
+        if bias is not None:
+            values = values + bias
+        own = slice(start, start + CHUNK)
+        if residual is not None:
+            values = values + (residual[own] if packed else
+                               residual.movedim(1, 3).reshape(-1, outputs)[places[own]])
+        values = clipped(values, relu)
+        if packed:
+            y[own] = values
+        else:
+            y.index_copy_(0, places[own], values)
+    issued = count * weight.numel()
+    return (y if packed else y.view(geometry.batch, *geometry.out, outputs).movedim(3, 1)), issued
+
+
+def grad_input(geometry: Geometry, g: Tensor, weight: Tensor, rows: Tensor) -> Tensor:
+    groups, channels = geometry.groups, weight.shape[1]
+    w = weight.unflatten(0, (groups, -1)).permute(0, 1, 3, 4, 2).flatten(2)           # [g, O/g, taps * C/g]
+    high, wide = _padded(geometry)
+    x = g.new_zeros(geometry.batch * high * wide, groups * channels)
+    where = _patches(geometry, rows.long(), None, x)
+    for start in range(0, len(rows), CHUNK):
+        some = where[start:start + CHUNK]
+        parts = torch.bmm(g[start:start + CHUNK].unflatten(1, (groups, -1)).transpose(0, 1), w)     # [g, r, taps * C/g]
+        parts = parts.unflatten(2, (-1, channels)).permute(1, 2, 0, 3).flatten(2)      # [r, taps, C]
+        x.index_add_(0, some.flatten(), parts.flatten(0, 1))
+    (ph, pw), (h, w_) = geometry.padding, geometry.size
+    x = x.view(geometry.batch, high, wide, x.shape[1])[:, ph:ph + h, pw:pw + w_].movedim(3, 1)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def grad_weight(geometry: Geometry, g: Tensor, x: Tensor, rows: Tensor) -> Tensor:
+    groups, taps = geometry.groups, geometry.kernel[0] * geometry.kernel[1]
+    source = _source(geometry, x, None)
+    where = _patches(geometry, rows.long(), None, source)
+    total = g.new_zeros(groups, g.shape[1] // groups, taps * x.shape[1] // groups)
+    for start in range(0, len(rows), CHUNK):
+        some = where[start:start + CHUNK]
+        patches = source.index_select(0, some.flatten()).view(*some.shape, groups, -1)
+        total.baddbmm_(g[start:start + CHUNK].unflatten(1, (groups, -1)).permute(1, 2, 0),
+                       patches.permute(2, 0, 1, 3).flatten(2))
+    return total.unflatten(2, (*geometry.kernel, -1)).permute(0, 1, 4, 2, 3).flatten(0, 1).contiguous()
+
+
+def _padded(geometry: Geometry) -> tuple[int, int]:
+    return tuple(n + 2 * p for n, p in zip(geometry.size, geometry.padding, strict=True))
+
+
+def _source(geometry: Geometry, x: Tensor, inverse: Tensor | None) -> Tensor:
+    """Rows of channels to gather from: the padded map, or the packed rows with a row of zeros behind."""
+    if inverse is not None:
+        return torch.cat([x, x.new_zeros(1, x.shape[1])])
+    (ph, pw) = geometry.padding
+    return F.pad(x.movedim(1, 3), (0, 0, pw, pw, ph, ph)).reshape(-1, x.shape[1])
+
+
+def _patches(geometry: Geometry, rows: Tensor, inverse: Tensor | None, source: Tensor) -> Tensor:
+    """[R, taps]: the row of the source that each tap of each active pixel reads."""
+    (high, wide), (hp, wp) = geometry.out, _padded(geometry)
+    n, place = rows.div(high * wide, rounding_mode="floor"), rows.remainder(high * wide)
+    i, j = place.div(wide, rounding_mode="floor"), place.remainder(wide)
+    (kh, kw), (sh, sw), (ph, pw), (dh, dw) = geometry.kernel, geometry.stride, geometry.padding, geometry.dilation
+    taps = torch.arange(kh * kw, device=rows.device)
+    u, v = taps.div(kw, rounding_mode="floor") * dh, taps.remainder(kw) * dw
+    if inverse is None:
+        return ((n * hp + i * sh) * wp + j * sw).unsqueeze(1) + (u * wp + v)
+    h, w = (i * sh - ph).unsqueeze(1) + u, (j * sw - pw).unsqueeze(1) + v
+    (height, width) = geometry.size
+    inside = (h >= 0) & (h < height) & (w >= 0) & (w < width)
+    at = (n.unsqueeze(1) * height + h.clamp(0, height - 1)) * width + w.clamp(0, width - 1)
+    return torch.where(inside, inverse.long()[at], -1) % len(source)                    # -1: the row of zeros
+
+
+# The fastest product -------------------------------------------------------------------------------------------------
+
+def fastest(outputs: int, depth: int, like: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """rows [R, depth] times weight [outputs, depth], by the way that is fastest on this machine, timed once."""
+    if like.device.type != "cpu" or like.dtype is not torch.float32:
+        return F.linear
+    return _PRODUCTS[_timed(outputs, depth, torch.get_num_threads())]
+
+
+def _onednn(rows: Tensor, weight: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
+
+
+_PRODUCTS = {"F.linear": F.linear, "oneDNN": _onednn}
+
+
+@lru_cache
+def _timed(outputs: int, depth: int, threads: int) -> str:
+    import time
+
+    rows, weight = torch.zeros(512, depth), torch.zeros(outputs, depth)
+    seconds = dict.fromkeys(_PRODUCTS, float("inf"))
+    for _ in range(4):                                               # the first of each only warms up
+        for name, product in _PRODUCTS.items():
+            begin = time.perf_counter()
+            try:
+                with torch.no_grad():
+                    product(rows, weight)
+            except (RuntimeError, AttributeError):                   # a torch without oneDNN
+                continue
+            seconds[name] = min(seconds[name], time.perf_counter() - begin)
+    return min(seconds, key=seconds.__getitem__)

@@ -1,0 +1,589 @@
+// Masked convolution on the CPU: an implicit GEMM over the output pixels that are on, with a plain C interface.
+//
+// A tile of 6 pixels by TILE_V vectors of output channels stays in registers over all taps and input channels; each
+// pixel is a pointer to its row of channels, padding points to a row of zeros, so nothing is gathered. Weights are
+// packed so that the tile reads them in order; the rows of the next chunk are prefetched while this one is computed.
+// The same source serves every instruction set: vectors are as wide as the flags it is compiled with allow.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <type_traits>
+#include <vector>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+constexpr int BYTES = 64, TILE_V = 4;  // 24 accumulators of 32 registers
+#elif defined(__AVX2__)
+constexpr int BYTES = 32, TILE_V = 2;  // 12 of 16
+#else
+constexpr int BYTES = 16, TILE_V = 2;
+#endif
+constexpr int TILE_P = 6;              // pixels of a tile
+constexpr int CHUNK = 96;              // pixels whose pointers are made at once
+
+struct bf16 {
+    uint16_t bits;
+    operator float() const {
+        uint32_t wide = uint32_t(bits) << 16;
+        float value;
+        std::memcpy(&value, &wide, 4);
+        return value;
+    }
+    bf16() = default;
+    explicit bf16(float value) {       // to nearest, ties to even; NaN stays NaN
+        uint32_t wide;
+        std::memcpy(&wide, &value, 4);
+        bits = value != value ? 0x7fc0 : uint16_t((wide + 0x7fff + ((wide >> 16) & 1)) >> 16);
+    }
+};
+
+// Sum: what a type is summed in. PAIR: input channels that one instruction multiplies.
+template <class T> struct Kind { using Sum = T; using Packed = T; static constexpr int PAIR = 1; };
+#ifdef __AVX512BF16__
+template <> struct Kind<bf16> { using Sum = float; using Packed = bf16; static constexpr int PAIR = 2; };
+#else
+template <> struct Kind<bf16> { using Sum = float; using Packed = float; static constexpr int PAIR = 1; };
+#endif
+template <class T> using Sum = typename Kind<T>::Sum;
+template <class T> using Packed = typename Kind<T>::Packed;
+template <class S> constexpr int LANES = BYTES / int(sizeof(S));
+template <class S> struct Vectors {
+    typedef S full __attribute__((vector_size(BYTES)));
+    typedef S loose __attribute__((vector_size(BYTES), aligned(sizeof(S)), may_alias));  // loads from anywhere
+};
+template <class S> using Vector = typename Vectors<S>::full;
+template <class S> inline Vector<S> load(const S* at) { return *reinterpret_cast<const typename Vectors<S>::loose*>(at); }
+template <class S> inline void store(S* at, Vector<S> v) { *reinterpret_cast<typename Vectors<S>::loose*>(at) = v; }
+
+extern "C" {
+
+// Sizes in elements. x: [batch, height, width, channels] by strides, or packed rows of `channels` when `inverse` (the
+// row of each input pixel, -1 where there is none) is given. y, residual: [batch, out_height, out_width, outputs],
+// or packed rows in the order of `rows` when `packed`. rows: flat output pixels that are on, ascending.
+struct Conv {
+    const void *x, *weight, *bias, *residual;
+    void* y;
+    const int32_t *rows, *inverse;
+    int64_t count, batch, height, width, channels, out_height, out_width, outputs;
+    int64_t stride_n, stride_h, stride_w, stride_c;
+    int64_t kernel_h, kernel_w, step_h, step_w, pad_h, pad_w, dilate_h, dilate_w, groups;
+    int64_t relu, packed, threads;     // relu: 0 none, 1 relu, 6 relu6
+};
+}
+
+inline int64_t in_blocks(int64_t n, int64_t of) { return (n + of - 1) / of; }
+
+// Output channels of one group, rounded up to whole vectors; and one packed group's size.
+template <class T> inline int64_t wide(int64_t outputs) { return in_blocks(outputs, LANES<Sum<T>>) * LANES<Sum<T>>; }
+template <class T> inline int64_t deep(int64_t channels) { return in_blocks(channels, Kind<T>::PAIR) * Kind<T>::PAIR; }
+
+template <class F> static void parallel(int64_t threads, int64_t tasks, F&& work) {  // work(from, to), ranges of tasks
+    threads = std::max<int64_t>(1, std::min(threads, tasks));
+#ifdef _OPENMP
+    if (threads > 1) {
+#pragma omp parallel num_threads(int(threads))
+        {
+            int64_t n = omp_get_num_threads(), i = omp_get_thread_num();
+            int64_t from = tasks * i / n, to = tasks * (i + 1) / n;
+            if (from < to) work(from, to);
+        }
+        return;
+    }
+#endif
+    if (tasks > 0) work(0, tasks);
+}
+
+// The tile ----------------------------------------------------------------------------------------------------------
+
+// sums[p][v] = bias + sum over taps and channels of pixel p's row times the packed weights.
+template <class T, int P, int V>
+static __attribute__((noinline)) void tile(const T* const* q, int64_t ldq, int64_t taps, int64_t first, int64_t channels,
+                                           const Packed<T>* w, const Sum<T>* start, Sum<T>* sums) {
+    using S = Sum<T>;
+    constexpr int L = LANES<S>;
+    Vector<S> acc[P][V];
+#pragma GCC unroll 8
+    for (int v = 0; v < V; v++) {
+        Vector<S> b = load(start + v * L);
+#pragma GCC unroll 8
+        for (int p = 0; p < P; p++) acc[p][v] = b;
+    }
+    for (int64_t t = 0; t < taps; t++) {
+        const T* row[P];
+#pragma GCC unroll 8
+        for (int p = 0; p < P; p++) row[p] = q[t * ldq + p] + first;
+        if constexpr (Kind<T>::PAIR == 2) {
+#ifdef __AVX512BF16__
+            for (int64_t c = 0; c < channels; c += 2, w += 2 * V * L) {
+                __m512bh wv[V];
+#pragma GCC unroll 8
+                for (int v = 0; v < V; v++) wv[v] = (__m512bh)_mm512_loadu_si512(w + v * 2 * L);
+#pragma GCC unroll 8
+                for (int p = 0; p < P; p++) {
+                    uint32_t two = row[p][c].bits;
+                    if (c + 1 < channels) std::memcpy(&two, row[p] + c, 4);
+                    __m512bh x = (__m512bh)_mm512_set1_epi32(int(two));
+#pragma GCC unroll 8
+                    for (int v = 0; v < V; v++) acc[p][v] = _mm512_dpbf16_ps(acc[p][v], wv[v], x);
+                }
+            }
+#endif
+        } else {
+            for (int64_t c = 0; c < channels; c++, w += V * L) {
+                Vector<S> wv[V];
+#pragma GCC unroll 8
+                for (int v = 0; v < V; v++) wv[v] = load(reinterpret_cast<const S*>(w) + v * L);
+#pragma GCC unroll 8
+                for (int p = 0; p < P; p++) {
+                    S x = S(row[p][c]);
+#pragma GCC unroll 8
+                    for (int v = 0; v < V; v++) acc[p][v] += x * wv[v];
+                }
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < P; p++)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) store(sums + (p * V + v) * L, acc[p][v]);
+}
+
+template <class T> using Tile = void (*)(const T* const*, int64_t, int64_t, int64_t, int64_t, const Packed<T>*,
+                                         const Sum<T>*, Sum<T>*);
+template <class T> static Tile<T> tile_of(int pixels, int vectors) {
+#define ROW(P) {tile<T, P, 1>, tile<T, P, 2>, tile<T, P, TILE_V < 3 ? TILE_V : 3>, tile<T, P, TILE_V>}
+    static const Tile<T> table[TILE_P][4] = {ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6)};
+#undef ROW
+    return table[pixels - 1][vectors - 1];
+}
+
+// Where a pixel reads -------------------------------------------------------------------------------------------------
+
+template <class T> struct Pointers {   // at[t * CHUNK + p]: the row of channels that tap t of pixel p reads
+    std::vector<const T*> at;
+    std::vector<T> gathered;           // rows whose channels do not stand side by side in x
+    explicit Pointers(int64_t taps) : at(taps * CHUNK) {}
+};
+
+template <class T>
+static void point(const Conv& a, int64_t from, int64_t count, const T* zeros, Pointers<T>& to, bool copies = true) {
+    const T* x = static_cast<const T*>(a.x);
+    const int64_t taps = a.kernel_h * a.kernel_w, area = a.out_height * a.out_width;
+    const int64_t high = (a.kernel_h - 1) * a.dilate_h, broad = (a.kernel_w - 1) * a.dilate_w;
+    const bool gather = copies && a.stride_c != 1 && a.channels > 1;
+    if (gather) to.gathered.resize(taps * CHUNK * a.channels);
+    int64_t begin = 0, end = 0, n = 0, i = 0;                        // the row of output pixels where the last one was
+    for (int64_t p = 0; p < count; p++) {
+        const int64_t k = a.rows[from + p];
+        if (k >= end) n = k / area, i = (k - n * area) / a.out_width, begin = n * area + i * a.out_width, end = begin + a.out_width;
+        const int64_t top = i * a.step_h - a.pad_h, left = (k - begin) * a.step_w - a.pad_w;
+        if (!a.inverse && !gather && top >= 0 && top + high < a.height && left >= 0 && left + broad < a.width) {
+            const T* q = x + n * a.stride_n + top * a.stride_h + left * a.stride_w;  // all of it inside: no checks
+            const T** at = to.at.data() + p;
+            for (int64_t u = 0; u < a.kernel_h; u++, q += a.dilate_h * a.stride_h)
+                for (int64_t v = 0; v < a.kernel_w; v++, at += CHUNK) *at = q + v * a.dilate_w * a.stride_w;
+            continue;
+        }
+        for (int64_t u = 0, t = 0; u < a.kernel_h; u++) {
+            const int64_t h = top + u * a.dilate_h;
+            for (int64_t v = 0; v < a.kernel_w; v++, t++) {
+                const int64_t w = left + v * a.dilate_w;
+                const T*& q = to.at[t * CHUNK + p];
+                q = zeros;
+                if (h < 0 || h >= a.height || w < 0 || w >= a.width) continue;
+                if (a.inverse) {
+                    const int32_t row = a.inverse[(n * a.height + h) * a.width + w];
+                    if (row >= 0) q = x + row * a.channels;
+                    continue;
+                }
+                q = x + n * a.stride_n + h * a.stride_h + w * a.stride_w;
+                if (gather) {
+                    T* copy = to.gathered.data() + (t * CHUNK + p) * a.channels;
+                    for (int64_t c = 0; c < a.channels; c++) copy[c] = q[c * a.stride_c];
+                    q = copy;
+                }
+            }
+        }
+    }
+}
+
+template <class T> static inline void fetch(const T* row, int64_t channels) {
+    const char* q = reinterpret_cast<const char*>(row);
+    for (int64_t at = 0; at < channels * int64_t(sizeof(T)); at += 64) __builtin_prefetch(q + at, 0, 2);
+}
+
+template <class S> static inline S clipped(S value, int64_t relu) {  // NaN passes, as in torch
+    if (relu && value < S(0)) value = S(0);
+    if (relu == 6 && value > S(6)) value = S(6);
+    return value;
+}
+
+// Sums to values: residual, relu, type; `valid` of the tile's lanes are outputs.
+template <class T>
+static inline void finish(const Sum<T>* sums, int64_t valid, const T* residual, T* y, int64_t relu) {
+    using S = Sum<T>;
+    if (!residual && !relu) {
+        for (int64_t o = 0; o < valid; o++) y[o] = T(sums[o]);
+    } else if (!residual) {
+        for (int64_t o = 0; o < valid; o++) y[o] = T(clipped<S>(sums[o], relu));
+    } else {
+        for (int64_t o = 0; o < valid; o++) y[o] = T(clipped<S>(sums[o] + S(residual[o]), relu));
+    }
+}
+
+// Zero the pixels before row `from`'s and after the one before it, so that a range of rows owns the gap on its left.
+template <class T> static void clear(const Conv& a, int64_t from, int64_t to) {
+    T* y = static_cast<T*>(a.y);
+    for (int64_t i = from; i < to; i++) {
+        int64_t begin = i ? a.rows[i - 1] + 1 : 0, end = a.rows[i];
+        if (begin < end) std::memset(y + begin * a.outputs, 0, (end - begin) * a.outputs * sizeof(T));
+    }
+    if (to == a.count) {
+        int64_t begin = a.count ? a.rows[a.count - 1] + 1 : 0, end = a.batch * a.out_height * a.out_width;
+        if (begin < end) std::memset(y + begin * a.outputs, 0, (end - begin) * a.outputs * sizeof(T));
+    }
+}
+
+// Forward -------------------------------------------------------------------------------------------------------------
+
+template <class T> static int64_t convolve(const Conv& a, int64_t from, int64_t to, int64_t block_from, int64_t block_to) {
+    using S = Sum<T>;
+    constexpr int L = LANES<S>, OB = TILE_V * L;
+    const int64_t taps = a.kernel_h * a.kernel_w, channels = a.channels / a.groups, outputs = a.outputs / a.groups;
+    const int64_t blocks = in_blocks(outputs, OB), group = taps * deep<T>(channels) * wide<T>(outputs);
+    const Packed<T>* weight = static_cast<const Packed<T>*>(a.weight);
+    const T *bias = static_cast<const T*>(a.bias), *residual = static_cast<const T*>(a.residual);
+    T* y = static_cast<T*>(a.y);
+    std::vector<T> zeros(a.channels);
+    std::memset(static_cast<void*>(zeros.data()), 0, a.channels * sizeof(T));
+    Pointers<T> here(taps), next(taps);
+    alignas(64) S sums[TILE_P * OB], start[OB];
+    int64_t issued = 0;
+    if (from < to) point(a, from, std::min<int64_t>(CHUNK, to - from), zeros.data(), here);
+    for (int64_t at = from; at < to; at += CHUNK) {
+        const int64_t count = std::min<int64_t>(CHUNK, to - at), more = std::min<int64_t>(CHUNK, std::max<int64_t>(0, to - at - CHUNK));
+        if (more) point(a, at + CHUNK, more, zeros.data(), next);
+        for (int64_t gb = block_from; gb < block_to; gb++) {
+            const int64_t g = gb / blocks, o = gb % blocks * OB, left = outputs - o;
+            const int vectors = int(std::min<int64_t>(TILE_V, in_blocks(left, L)));
+            const int64_t valid = std::min<int64_t>(left, vectors * L), channel = g * outputs + o;
+            const Packed<T>* w = weight + g * group + o * taps * deep<T>(channels);
+            for (int64_t l = 0; l < vectors * L; l++) start[l] = bias && l < valid ? S(bias[channel + l]) : S(0);
+            for (int64_t p = 0; p < count; p += TILE_P) {
+                const int pixels = int(std::min<int64_t>(TILE_P, count - p));
+                if (gb == block_from)
+                    for (int64_t t = 0; t < taps; t++)
+                        for (int64_t j = p; j < std::min<int64_t>(more, p + TILE_P); j++) fetch(next.at[t * CHUNK + j], a.channels);
+                tile_of<T>(pixels, vectors)(here.at.data() + p, CHUNK, taps, g * channels, channels, w, start, sums);
+                issued += pixels * taps * deep<T>(channels) * vectors * L;
+                for (int j = 0; j < pixels; j++) {
+                    const int64_t pixel = a.rows[at + p + j], row = a.packed ? at + p + j : pixel;
+                    finish<T>(sums + j * vectors * L, valid, residual ? residual + row * a.outputs + channel : nullptr,
+                              y + row * a.outputs + channel, a.relu);
+                }
+            }
+        }
+        std::swap(here, next);
+    }
+    return issued;
+}
+
+// One input channel for each output: nothing to contract, so vectors run along the channels.
+template <class T> static int64_t convolve_depthwise(const Conv& a, int64_t from, int64_t to) {
+    using S = Sum<T>;
+    constexpr int L = LANES<S>;
+    const int64_t taps = a.kernel_h * a.kernel_w, channels = a.channels;
+    const S* weight = static_cast<const S*>(a.weight);               // [taps][channels]
+    const T *bias = static_cast<const T*>(a.bias), *residual = static_cast<const T*>(a.residual);
+    T* y = static_cast<T*>(a.y);
+    std::vector<T> zeros(channels);
+    std::memset(static_cast<void*>(zeros.data()), 0, channels * sizeof(T));
+    std::vector<S> sums(channels);
+    Pointers<T> here(taps);
+    for (int64_t at = from; at < to; at += CHUNK) {
+        const int64_t count = std::min<int64_t>(CHUNK, to - at);
+        point(a, at, count, zeros.data(), here);
+        for (int64_t p = 0; p < count; p++) {
+            const T* const* q = here.at.data() + p;
+            int64_t c = 0;
+            if constexpr (std::is_same<T, S>::value)
+                for (; c + L <= channels; c += L) {
+                    Vector<S> sum = bias ? load(bias + c) : Vector<S>{};
+                    for (int64_t t = 0; t < taps; t++) sum += load(q[t * CHUNK] + c) * load(weight + t * channels + c);
+                    store(sums.data() + c, sum);
+                }
+            for (; c < channels; c++) {
+                S sum = bias ? S(bias[c]) : S(0);
+                for (int64_t t = 0; t < taps; t++) sum += S(q[t * CHUNK][c]) * weight[t * channels + c];
+                sums[c] = sum;
+            }
+            const int64_t row = a.packed ? at + p : a.rows[at + p];
+            finish<T>(sums.data(), channels, residual ? residual + row * channels : nullptr, y + row * channels, a.relu);
+        }
+    }
+    return (to - from) * taps * channels;
+}
+
+inline bool depthwise(const Conv& a) { return a.groups > 1 && a.groups == a.channels && a.groups == a.outputs; }
+
+// Runs the convolution; returns the multiply-accumulates issued, lanes that pad included. ran: threads that had work.
+template <class T> static int64_t forward(const Conv& a, int64_t* ran) {
+    const int64_t blocks = in_blocks(a.outputs / a.groups, TILE_V * LANES<Sum<T>>) * a.groups;
+    const int64_t tiles = in_blocks(a.count, TILE_P);
+    const double work = double(a.count) * a.kernel_h * a.kernel_w * (a.channels / a.groups) * a.outputs;
+    int64_t threads = std::max<int64_t>(1, std::min<int64_t>(a.threads, int64_t(work / 5e4)));  // below, waking costs more
+    int64_t issued = 0, used = 0;
+    auto add = [&](int64_t n) {
+#pragma omp atomic
+        issued += n;
+#pragma omp atomic
+        used += 1;
+    };
+    if (a.count == 0) {
+        if (!a.packed) clear<T>(a, 0, 0);
+    } else if (depthwise(a)) {
+        parallel(threads, tiles, [&](int64_t from, int64_t to) {
+            from *= TILE_P, to = std::min(a.count, to * TILE_P);
+            if (!a.packed) clear<T>(a, from, to);
+            add(convolve_depthwise<T>(a, from, to));
+        });
+    } else if (tiles >= 4 * threads || blocks < threads) {           // share out the pixels, or where they are few
+        parallel(threads, tiles, [&](int64_t from, int64_t to) {
+            from *= TILE_P, to = std::min(a.count, to * TILE_P);
+            if (!a.packed) clear<T>(a, from, to);
+            add(convolve<T>(a, from, to, 0, blocks));
+        });
+    } else {                                                         // the output channels
+        if (!a.packed) clear<T>(a, 0, a.count);
+        parallel(threads, blocks, [&](int64_t from, int64_t to) { add(convolve<T>(a, 0, a.count, from, to)); });
+    }
+    if (ran) *ran = used;
+    return issued;
+}
+
+// Backward ------------------------------------------------------------------------------------------------------------
+
+// a.y: packed rows of the output's gradient [count, outputs]; a.x: where the input's gradient is added, NHWC, zeroed.
+// a.weight: packed by `pack_back`: [group][tap][block of channels][output][lanes].
+template <class T> static int64_t gradient_of_input(const Conv& a) {
+    constexpr int L = LANES<T>, CB = TILE_V * L;
+    const int64_t taps = a.kernel_h * a.kernel_w, channels = a.channels / a.groups, outputs = a.outputs / a.groups;
+    const int64_t blocks = in_blocks(channels, CB), width = wide<T>(channels), area = a.out_height * a.out_width;
+    const T *weight = static_cast<const T*>(a.weight), *g = static_cast<const T*>(a.y);
+    T* x = static_cast<T*>(const_cast<void*>(a.x));
+    std::vector<int64_t> first(a.batch + 1);                         // rows of each sample
+    for (int64_t n = 0; n <= a.batch; n++) first[n] = std::lower_bound(a.rows, a.rows + a.count, n * area) - a.rows;
+    int64_t issued = 0;
+    parallel(a.threads, a.batch * a.groups * blocks, [&](int64_t from, int64_t to) {  // no two write to one place
+        alignas(64) T sums[TILE_P * CB], nothing[CB] = {};
+        int64_t own = 0;
+        Pointers<T> targets(taps);
+        for (int64_t task = from; task < to; task++) {
+            const int64_t n = task / (a.groups * blocks), group = task / blocks % a.groups, c = task % blocks * CB;
+            const int vectors = int(std::min<int64_t>(TILE_V, in_blocks(channels - c, L)));
+            const int64_t valid = std::min<int64_t>(channels - c, vectors * L);
+            for (int64_t at = first[n]; at < first[n + 1]; at += CHUNK) {
+                const int64_t count = std::min<int64_t>(CHUNK, first[n + 1] - at);
+                point<T>(a, at, count, nullptr, targets, false);
+                for (int64_t t = 0; t < taps; t++) {
+                    const T* w = weight + ((group * taps + t) * width + c) * outputs;
+                    for (int64_t p = 0; p < count; p += TILE_P) {
+                        const int pixels = int(std::min<int64_t>(TILE_P, count - p));
+                        const T* rows[TILE_P];
+                        for (int j = 0; j < pixels; j++) rows[j] = g + (at + p + j) * a.outputs;
+                        tile_of<T>(pixels, vectors)(rows, TILE_P, 1, group * outputs, outputs, w, nothing, sums);
+                        own += pixels * outputs * vectors * L;
+                        for (int j = 0; j < pixels; j++)
+                            if (T* to_row = const_cast<T*>(targets.at[t * CHUNK + p + j])) {
+                                to_row += group * channels + c;
+                                for (int64_t l = 0; l < valid; l++) to_row[l] += sums[j * vectors * L + l];
+                            }
+                    }
+                }
+            }
+        }
+#pragma omp atomic
+        issued += own;
+    });
+    return issued;
+}
+
+// a.y: packed rows of the output's gradient; a.weight: where the weights' gradient goes, [group][tap][channel][output].
+template <class T, int P, int V>
+static __attribute__((noinline)) void outer(const T* const* q, const T* g, int64_t ldg, int64_t count, T* to, int64_t ldt,
+                                            int64_t channels, int64_t valid) {
+    constexpr int L = LANES<T>;
+    Vector<T> acc[P][V];
+#pragma GCC unroll 8
+    for (int p = 0; p < P; p++)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) acc[p][v] = Vector<T>{};
+    for (int64_t i = 0; i < count; i++) {
+        Vector<T> gv[V];
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) gv[v] = load(g + i * ldg + v * L);
+#pragma GCC unroll 8
+        for (int p = 0; p < P; p++) {
+            T x = q[i][p];
+#pragma GCC unroll 8
+            for (int v = 0; v < V; v++) acc[p][v] += x * gv[v];
+        }
+    }
+    alignas(64) T sums[V * L];
+    for (int p = 0; p < P && p < channels; p++) {
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) store(sums + v * L, acc[p][v]);
+        for (int64_t l = 0; l < valid; l++) to[p * ldt + l] += sums[l];
+    }
+}
+
+template <class T> static int64_t gradient_of_weight(const Conv& a) {
+    constexpr int L = LANES<T>, OB = TILE_V * L;
+    const int64_t taps = a.kernel_h * a.kernel_w, channels = a.channels / a.groups, outputs = a.outputs / a.groups;
+    const int64_t blocks = in_blocks(channels, TILE_P), o_blocks = in_blocks(outputs, OB);
+    const T* g = static_cast<const T*>(a.y);
+    T* to = static_cast<T*>(const_cast<void*>(a.weight));
+    int64_t issued = 0;
+    parallel(a.threads, a.groups * taps, [&](int64_t from, int64_t until) {
+        std::vector<T> zeros(a.channels + TILE_P), x(CHUNK * TILE_P), few(CHUNK * OB);
+        Pointers<T> here(taps);
+        const T* q[CHUNK];
+        int64_t own = 0;
+        for (int64_t at = 0; at < a.count; at += CHUNK) {
+            const int64_t count = std::min<int64_t>(CHUNK, a.count - at);
+            point(a, at, count, zeros.data(), here);
+            for (int64_t task = from; task < until; task++) {
+                const int64_t group = task / taps, t = task % taps;
+                for (int64_t ob = 0; ob < o_blocks; ob++) {
+                    const int64_t o = ob * OB, valid = std::min<int64_t>(OB, outputs - o);
+                    const T* rows = g + at * a.outputs + group * outputs + o;
+                    int64_t ldg = a.outputs;
+                    if (valid < OB) {                                // a whole block, zeros behind
+                        for (int64_t i = 0; i < count; i++) {
+                            std::fill(few.begin() + i * OB, few.begin() + (i + 1) * OB, T(0));
+                            std::copy(rows + i * ldg, rows + i * ldg + valid, few.begin() + i * OB);
+                        }
+                        rows = few.data(), ldg = OB;
+                    }
+                    for (int64_t b = 0; b < blocks; b++) {
+                        const int64_t c = b * TILE_P, some = std::min<int64_t>(TILE_P, channels - c);
+                        for (int64_t i = 0; i < count; i++) q[i] = here.at[t * CHUNK + i] + group * channels + c;
+                        if (some < TILE_P) {
+                            for (int64_t i = 0; i < count; i++) {
+                                for (int64_t l = 0; l < TILE_P; l++) x[i * TILE_P + l] = l < some ? q[i][l] : T(0);
+                                q[i] = x.data() + i * TILE_P;
+                            }
+                        }
+                        outer<T, TILE_P, TILE_V>(q, rows, ldg, count, to + ((group * taps + t) * channels + c) * outputs + o,
+                                                 outputs, some, valid);
+                        own += count * TILE_P * OB;
+                    }
+                }
+            }
+        }
+#pragma omp atomic
+        issued += own;
+    });
+    return issued;
+}
+
+// Weights -------------------------------------------------------------------------------------------------------------
+
+// [outputs, channels / groups, taps] to [group][block of outputs][tap][channel][lanes], zeros in lanes that pad.
+template <class T> static void pack(const T* from, Packed<T>* to, int64_t outputs, int64_t channels, int64_t taps, int64_t groups) {
+    constexpr int L = LANES<Sum<T>>, OB = TILE_V * L, PAIR = Kind<T>::PAIR;
+    const int64_t og = outputs / groups;
+    if (groups > 1 && groups == outputs && channels == 1) {          // depthwise: [tap][channel], in the type of sums
+        Sum<T>* plain = reinterpret_cast<Sum<T>*>(to);
+        for (int64_t t = 0; t < taps; t++)
+            for (int64_t o = 0; o < outputs; o++) plain[t * outputs + o] = Sum<T>(from[o * taps + t]);
+        return;
+    }
+    for (int64_t g = 0; g < groups; g++)
+        for (int64_t o = 0; o < og; o += OB) {
+            const int64_t lanes = std::min<int64_t>(OB, in_blocks(og - o, L) * L);
+            for (int64_t t = 0; t < taps; t++)
+                for (int64_t c = 0; c < deep<T>(channels); c += PAIR)
+                    for (int64_t l = 0; l < lanes; l++)
+                        for (int64_t k = 0; k < PAIR; k++) {
+                            bool inside = o + l < og && c + k < channels;
+                            *to++ = inside ? Packed<T>(from[((g * og + o + l) * channels + c + k) * taps + t]) : Packed<T>(0.f);
+                        }
+        }
+}
+
+// [outputs, channels, taps] to [group][tap][block of channels][output][lanes].
+template <class T> static void pack_back(const T* from, T* to, int64_t outputs, int64_t channels, int64_t taps, int64_t groups) {
+    constexpr int L = LANES<T>, CB = TILE_V * L;
+    const int64_t og = outputs / groups;
+    for (int64_t g = 0; g < groups; g++)
+        for (int64_t t = 0; t < taps; t++)
+            for (int64_t c = 0; c < channels; c += CB) {
+                const int64_t lanes = std::min<int64_t>(CB, in_blocks(channels - c, L) * L);
+                for (int64_t o = 0; o < og; o++)
+                    for (int64_t l = 0; l < lanes; l++)
+                        *to++ = c + l < channels ? from[((g * og + o) * channels + c + l) * taps + t] : T(0);
+            }
+}
+
+extern "C" {
+
+// Flat places that are on, ascending; with `inverse`, also the rank of each place or -1. Returns how many.
+int64_t dyn_rows(const uint8_t* mask, int64_t n, int32_t* rows, int32_t* inverse) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < n; i++) {
+        rows[count] = int32_t(i);                                    // no branch: rows has a place to spare
+        if (inverse) inverse[i] = mask[i] ? int32_t(count) : -1;
+        count += mask[i] != 0;
+    }
+    return count;
+}
+
+// Bytes of packed weights.
+#define SIZES(NAME, T)                                                                                              \
+    int64_t dyn_packed_##NAME(int64_t outputs, int64_t channels, int64_t taps, int64_t groups) {                    \
+        if (groups > 1 && groups == outputs && channels == 1) return taps * outputs * int64_t(sizeof(Sum<T>));      \
+        return groups * taps * deep<T>(channels) * wide<T>(outputs / groups) * int64_t(sizeof(Packed<T>));          \
+    }                                                                                                               \
+    void dyn_pack_##NAME(const void* from, void* to, int64_t outputs, int64_t channels, int64_t taps,               \
+                         int64_t groups) {                                                                          \
+        pack<T>(static_cast<const T*>(from), static_cast<Packed<T>*>(to), outputs, channels, taps, groups);         \
+    }                                                                                                               \
+    int64_t dyn_conv_##NAME(const Conv* a, int64_t* ran) { return forward<T>(*a, ran); }
+SIZES(f32, float)
+SIZES(f64, double)
+SIZES(bf16, bf16)
+
+#define BACK(NAME, T)                                                                                               \
+    int64_t dyn_packed_back_##NAME(int64_t outputs, int64_t channels, int64_t taps, int64_t groups) {               \
+        return groups * taps * (outputs / groups) * wide<T>(channels) * int64_t(sizeof(T));                         \
+    }                                                                                                               \
+    void dyn_pack_back_##NAME(const void* from, void* to, int64_t outputs, int64_t channels, int64_t taps,          \
+                              int64_t groups) {                                                                     \
+        pack_back<T>(static_cast<const T*>(from), static_cast<T*>(to), outputs, channels, taps, groups);            \
+    }                                                                                                               \
+    int64_t dyn_grad_input_##NAME(const Conv* a) { return gradient_of_input<T>(*a); }                               \
+    int64_t dyn_grad_weight_##NAME(const Conv* a) { return gradient_of_weight<T>(*a); }
+BACK(f32, float)
+BACK(f64, double)
+
+// A number that most changes of these bytes change: of 32 words spread over them. For noticing, not for proof.
+int64_t dyn_sample(const void* from, int64_t bytes) {
+    const char* at = static_cast<const char*>(from);
+    uint64_t hash = uint64_t(bytes);
+    for (int64_t i = 0; i < 32 && bytes >= 8; i++) {
+        uint64_t word;
+        std::memcpy(&word, at + (bytes - 8) * i / 31, 8);
+        hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+        hash ^= hash >> 29;
+    }
+    return int64_t(hash);
+}
+}

@@ -1,0 +1,157 @@
+"""The compiled backend: an implicit GEMM over the pixels that are on (native.cpp), for the instructions there are."""
+from __future__ import annotations
+
+import ctypes
+import struct
+import warnings
+import weakref
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import compiled
+from .geometry import Geometry
+
+SOURCE = Path(__file__).with_name("native.cpp")
+NAMES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
+_CONV = struct.Struct("31q")                                         # struct Conv of native.cpp
+
+
+@lru_cache
+def _functions(library) -> dict:
+    """The library's functions by name, with their types declared."""
+    number, place = ctypes.c_int64, ctypes.c_void_p
+    found = {"rows": (number, [place, number, place, place]), "sample": (number, [place, number])}
+    for name in NAMES.values():
+        found |= {f"packed_{name}": (number, [number] * 4), f"pack_{name}": (None, [place] * 2 + [number] * 4),
+                  f"conv_{name}": (number, [ctypes.c_char_p, place])}
+        if name != "bf16":
+            found |= {f"packed_back_{name}": (number, [number] * 4),
+                      f"pack_back_{name}": (None, [place] * 2 + [number] * 4),
+                      f"grad_input_{name}": (number, [ctypes.c_char_p]),
+                      f"grad_weight_{name}": (number, [ctypes.c_char_p])}
+    functions = {}
+    for name, (result, takes) in found.items():
+        function = functions[name] = getattr(library, f"dyn_{name}")
+        function.restype, function.argtypes = result, takes
+    return functions
+
+
+def _call(name: str):
+    return _functions(compiled.load(SOURCE))[name]
+
+
+def available() -> bool:
+    """Whether the kernel is compiled, or can be."""
+    return compiled.load(SOURCE) is not None
+
+
+def takes(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype in NAMES
+
+
+def rows_of(mask: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor | None]:
+    """(flat places of `mask` that are on, as int32; the rank of each place or -1, if asked for)."""
+    mask = mask.contiguous()
+    rows = torch.empty(mask.numel() + 1, dtype=torch.int32)          # one to spare: the loop has no branch
+    ranks = torch.empty(mask.numel(), dtype=torch.int32) if inverse else None
+    count = _call("rows")(mask.data_ptr(), mask.numel(), rows.data_ptr(), 0 if ranks is None else ranks.data_ptr())
+    return rows[:count], ranks
+
+
+def forward(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, rows: Tensor,
+            inverse: Tensor | None, relu: int, packed: bool) -> tuple[Tensor, int]:
+    """(output, multiply-accumulates issued). x: [B, C, H, W], or packed rows [R, C] where `inverse` is given; output:
+    [B, O, H', W'], zero where off, or packed rows [len(rows), O]."""
+    outputs, name = weight.shape[0], NAMES[x.dtype]
+    high, wide = geometry.out
+    if inverse is not None:
+        x = x.contiguous()
+    elif x.stride(1) != 1 and x.shape[1] > 1 and x.numel():
+        _warn_of_layout()
+    if residual is not None and not packed:
+        residual = residual.contiguous(memory_format=torch.channels_last)
+    shape = (len(rows), outputs) if packed else (geometry.batch, high, wide, outputs)
+    y = torch.empty(shape, dtype=x.dtype)
+    job = _job(geometry, x, _packed(weight, geometry, "pack"), bias, residual, y, rows, inverse, outputs, relu, packed)
+    issued = _call(f"conv_{name}")(job, None)
+    return (y if packed else y.movedim(3, 1)), issued
+
+
+def threads_of(geometry: Geometry, x: Tensor, weight: Tensor, rows: Tensor) -> int:
+    """How many threads had a share of this convolution, counted in the kernel while it runs."""
+    y = torch.empty(geometry.batch, *geometry.out, weight.shape[0], dtype=x.dtype)
+    job = _job(geometry, x, _packed(weight, geometry, "pack"), None, None, y, rows, None, weight.shape[0], 0, False)
+    ran = ctypes.c_int64()
+    _call(f"conv_{NAMES[x.dtype]}")(job, ctypes.addressof(ran))
+    return ran.value
+
+
+def grad_input(geometry: Geometry, g: Tensor, weight: Tensor, rows: Tensor) -> Tensor:
+    """Gradient [B, C, H, W] of the input from that of the active outputs, g [len(rows), O]."""
+    if g.dtype is torch.bfloat16:
+        return grad_input(geometry, g.float(), weight.float(), rows).bfloat16()
+    channels = weight.shape[1] * geometry.groups
+    x = torch.zeros(geometry.batch, *geometry.size, channels, dtype=g.dtype).movedim(3, 1)
+    g = g.contiguous()
+    job = _job(geometry, x, _packed(weight, geometry, "pack_back"), None, None, g, rows, None, weight.shape[0], 0, True)
+    _call(f"grad_input_{NAMES[g.dtype]}")(job)
+    return x
+
+
+def grad_weight(geometry: Geometry, g: Tensor, x: Tensor, rows: Tensor) -> Tensor:
+    """Gradient [O, C / groups, kh, kw] of the weight from that of the active outputs, g [len(rows), O]."""
+    if g.dtype is torch.bfloat16:
+        return grad_weight(geometry, g.float(), x.float(), rows).bfloat16()
+    outputs, channels, taps = g.shape[1], x.shape[1] // geometry.groups, geometry.kernel[0] * geometry.kernel[1]
+    each = outputs // geometry.groups
+    weight = torch.zeros(geometry.groups, taps, channels, each, dtype=g.dtype)
+    g = g.contiguous()
+    job = _job(geometry, x, weight, None, None, g, rows, None, outputs, 0, True)
+    _call(f"grad_weight_{NAMES[g.dtype]}")(job)
+    return weight.permute(0, 3, 2, 1).reshape(outputs, channels, *geometry.kernel).contiguous()
+
+
+def _job(geometry, x, weight, bias, residual, y, rows, inverse, outputs, relu, packed) -> bytes:
+    batch, (height, width), kernel, step, pad, dilate, groups = geometry
+    strides = (0, 0, 0, 1) if inverse is not None else (x.stride(0), x.stride(2), x.stride(3), x.stride(1))
+    return _CONV.pack(x.data_ptr(), weight.data_ptr(), 0 if bias is None else bias.data_ptr(),
+                      0 if residual is None else residual.data_ptr(), y.data_ptr(), rows.data_ptr(),
+                      0 if inverse is None else inverse.data_ptr(), len(rows), batch, height, width, x.shape[1],
+                      *geometry.out, outputs, *strides, *kernel, *step, *pad, *dilate, groups, relu, packed,
+                      torch.get_num_threads())
+
+
+@lru_cache
+def _warn_of_layout() -> None:
+    warnings.warn("masked convolution: channels do not stand side by side in this input, every patch is copied; "
+                  "model.to(memory_format=torch.channels_last) makes it faster", stacklevel=6)
+
+
+# Packed weights ------------------------------------------------------------------------------------------------------
+
+_packs: dict[tuple[int, str], tuple] = {}
+
+
+def _packed(weight: Tensor, geometry: Geometry, how: str) -> Tensor:
+    """`weight` in the kernel's order, kept until it changes.
+
+    A change is seen by the tensor's version, its place, and a sample of its values: writing to `weight.data` leaves
+    the version as it was. What changes a few single values through `.data` can go unseen.
+    """
+    key, cpu = (id(weight), how), compiled.instructions()
+    dense = weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last)
+    state = (None if weight.is_inference() else weight._version, weight.data_ptr(), weight.dtype, geometry.groups, cpu,
+             _call("sample")(weight.data_ptr(), weight.nbytes) if dense else None)
+    held = _packs.get(key)
+    if held is not None and dense and held[0]() is weight and held[1] == state:
+        return held[2]
+    outputs, channels, *kernel = weight.shape
+    sizes = (outputs, channels, kernel[0] * kernel[1], geometry.groups)
+    name, plain = NAMES[weight.dtype], weight.detach().contiguous()
+    packed = torch.empty(_call(f"packed{how[4:]}_{name}")(*sizes), dtype=torch.uint8)
+    _call(f"{how}_{name}")(plain.data_ptr(), packed.data_ptr(), *sizes)
+    _packs[key] = weakref.ref(weight, lambda _, key=key: _packs.pop(key, None)), state, packed
+    return packed
