@@ -34,9 +34,10 @@ class Part(nn.Module):
 class Woven(Dynamic):
     """`model` with some of its submodules, by name, in the hands of Dynamic ones; all else runs for every sample.
 
-    A replacement is called with the first argument of the submodule whose place it takes and returns (value, Trace).
-    It shares weights with the model, which is not changed. Inputs: the model's own, as far as they have no default.
-    Raises AdaptError for a name that the model lacks, never calls or calls more than once, or that cannot be reached.
+    A replacement is called with the one argument of the submodule whose place it takes and returns (value, Trace).
+    Weights and submodules are shared with the model, which is not changed. Inputs: the model's own, as far as they have
+    no default. Raises AdaptError for a name that the model lacks, never calls, calls more than once or with more than
+    one argument, or that cannot be reached.
     """
 
     def __init__(self, model: nn.Module, replacements: Mapping[str, Dynamic]):
@@ -83,14 +84,20 @@ def cut(model: nn.Module, names: Collection[str], *, after: bool = False) -> lis
             if own:
                 groups[-1] = (own, groups[-1][1])
                 groups.append(("", []))
+    for name, nodes in groups:
+        if name and not after:
+            _check_alone(nodes[0], known[name])
     return _parts(model, graph, [(name, nodes) for name, nodes in groups if nodes])
 
 
-def chain(model: nn.Module, names: Collection[str]) -> list[Part]:
-    """The model as parts that hand all that later parts need from one to the next; each but the last ends with a named
-    module. Raises AdaptError as `cut`, and where something other than one batch-first value passes the cut."""
-    parts = [part for _, part in cut(model, names, after=True)]
-    for part, following in pairwise(parts):
+def chain(model: nn.Module, names: Collection[str]) -> list[tuple[str, Part]]:
+    """The model as (name, Part) that hand all that later parts need from one to the next; each ends with the named
+    module, the last, where anything follows these, is named "".
+
+    Raises AdaptError as `cut`, and where something other than one value passes from one part to the next.
+    """
+    parts = cut(model, names, after=True)
+    for (_, part), (_, following) in pairwise(parts):
         if len(following.needs) != 1 or following.needs != part.gives:
             raise AdaptError(f"{type(model).__name__}: more than one value passes from one stage to the next "
                              f"({', '.join(part.gives)}); cut it where the model is sequential")
@@ -102,8 +109,8 @@ def _traced(model: nn.Module, names: Collection[str]) -> fx.Graph:
         def is_leaf_module(self, module, name):
             return name in names or not any(inner.startswith(name + ".") for inner in names)
 
-    fixed = {p.name: p.default for p in inspect.signature(model.forward).parameters.values()
-             if p.default is not inspect.Parameter.empty}
+    parameters = inspect.signature(model.forward).parameters
+    fixed = {p.name: p.default for p in parameters.values() if p.default is not inspect.Parameter.empty}
     try:
         graph = Tracer().trace(model, concrete_args=fixed)
     except Exception as fault:                                       # from the model's own Python may come anything
@@ -115,13 +122,24 @@ def _traced(model: nn.Module, names: Collection[str]) -> fx.Graph:
             erase(user)
         graph.erase_node(node)
 
-    for node in [n for n in graph.nodes if n.op == "placeholder" and n.target.rpartition("_")[0] in fixed]:
+    for node in [n for n in graph.nodes if n.op == "placeholder" and n.target not in parameters
+                 and n.target.rpartition("_")[0] in fixed]:
         erase(node)                                                  # with the checks that it has its default
     return graph
 
 
+def _check_alone(node: fx.Node, module: nn.Module) -> None:
+    """Raises AdaptError unless the call of `module` passes it one value: all that a replacement would get."""
+    signature = inspect.signature(module.forward)
+    first, *more = signature.bind(*node.args, **node.kwargs).arguments.items()
+    more = [name for name, value in more if value is not signature.parameters[name].default]
+    if more or not isinstance(first[1], fx.Node):
+        raise AdaptError(f"{node.target!r} is called with more than one value ({', '.join([first[0], *more])}); name a "
+                         "module around it or inside it that takes one")
+
+
 def _parts(model, graph: fx.Graph, groups) -> list[tuple[str, Part]]:
-    inputs = {n: str(i) for i, n in enumerate(n for n in graph.nodes if n.op == "placeholder" and n.users)}
+    inputs = {n: str(i) for i, n in enumerate(n for n in graph.nodes if n.op == "placeholder")}
     output = next(n for n in graph.nodes if n.op == "output").args[0]
     if not isinstance(output, fx.Node):
         raise AdaptError(f"{type(model).__name__} returns {type(output).__name__}, not one tensor: adapt the module "
@@ -132,8 +150,6 @@ def _parts(model, graph: fx.Graph, groups) -> list[tuple[str, Part]]:
     for i, (name, nodes) in enumerate(groups):
         outside = dict.fromkeys(n for node in nodes for n in node.all_input_nodes
                                 if n.op != "get_attr" and group_of.get(n) != i)
-        if name and len(nodes) == 1:                                 # a module that stands alone: its first argument
-            outside = dict.fromkeys(n for n in outside if n is nodes[0].args[0])
         after = [n for n in nodes if n is output or any(group_of.get(user, i) != i for user in n.users)]
         small = fx.Graph()
         copies = {n: small.placeholder(n.name) for n in outside}

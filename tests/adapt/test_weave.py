@@ -83,7 +83,7 @@ def test_a_chain_is_the_model():
         x = torch.randn(2, 3, size, size)
         with torch.no_grad():
             value = x
-            for part in chain(model.eval(), names):
+            for _, part in chain(model.eval(), names):
                 value, = part(value)
             assert torch.equal(value, model(x))
 
