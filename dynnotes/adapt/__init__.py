@@ -1,8 +1,7 @@
 """Make a model of your own dynamic: exits, skipped blocks, fewer tokens, experts, and a budget that is kept."""
-from .calibrate import Guarantee, calibrate, disagreement, error, guarantee
-from .exits import Exits, with_exits
-from .skips import Skips, with_skips
+from .experts import CopiedExperts, SplitExperts, with_copied_experts, with_split_experts
+from .tokens import FewerTokens, with_fewer_tokens
 from .weave import AdaptError, Woven
 
-__all__ = ["AdaptError", "Exits", "Guarantee", "Skips", "Woven", "calibrate", "disagreement", "error", "guarantee",
-           "with_exits", "with_skips"]
+__all__ = ["AdaptError", "CopiedExperts", "FewerTokens", "SplitExperts", "Woven", "with_copied_experts",
+           "with_fewer_tokens", "with_split_experts"]
