@@ -88,18 +88,7 @@ def load_result(path: str | os.PathLike) -> dict:
 
 def check(result: dict) -> dict:
     """Return `result` if it is a result of this format; raise ResultError, naming the field, if not."""
-    schema = json.loads(SCHEMA.read_text("utf-8"))
-    try:
-        import jsonschema
-    except ImportError:                                              # not needed to train: the tests have it
-        if missing := [name for name in schema["required"] if name not in result]:
-            raise ResultError(f"result: {missing[0]!r} is a required property") from None
-    else:
-        faults = sorted(jsonschema.Draft202012Validator(schema).iter_errors(result),
-                        key=lambda fault: [str(part) for part in fault.absolute_path])
-        if faults:
-            where = ".".join(map(str, faults[0].absolute_path)) or "result"
-            raise ResultError(f"{where}: {faults[0].message[:300]}")
+    _fits(result, "result")
     for i, run in enumerate(result["runs"]):
         for name, value in run.items():
             if isinstance(value, float) and not math.isfinite(value):
@@ -109,7 +98,52 @@ def check(result: dict) -> dict:
     seen = [(run["seed"], run["budget"]) for run in result["runs"]]
     if len(set(seen)) != len(seen):
         raise ResultError("runs: a seed and budget occur twice")
+    if result.get("clock"):
+        check_clock(result["clock"], "budget", {run["budget"] for run in result["runs"]})
     return result
+
+
+def _fits(content, name: str, part: str = "") -> None:
+    """Raise ResultError, naming the field, unless `content` fits the schema, or its definition `part`."""
+    schema = json.loads(SCHEMA.read_text("utf-8"))
+    if part:
+        schema = schema["$defs"][part] | {"$defs": schema["$defs"]}
+    try:
+        import jsonschema
+    except ImportError:                                              # not needed to train: the tests have it
+        if missing := [field for field in schema["required"] if field not in content]:
+            raise ResultError(f"{name}: {missing[0]!r} is a required property") from None
+    else:
+        faults = sorted(jsonschema.Draft202012Validator(schema).iter_errors(content),
+                        key=lambda fault: [str(part) for part in fault.absolute_path])
+        if faults:
+            where = ".".join(map(str, faults[0].absolute_path)) or name
+            raise ResultError(f"{where}: {faults[0].message[:300]}")
+
+
+def check_clock(clock: dict, of: str, known: Iterable) -> dict:
+    """Return `clock` if all its rows can be believed; raise ResultError, naming the row, if not.
+
+    of: what a row is of, "budget" or "net"; known: which of these there are.
+    """
+    known, seen = set(known), set()
+    for i, row in enumerate(clock["rows"]):
+        where, place = f"clock.rows.{i}", (row[of], row["batch"])
+        if row[of] not in known:
+            raise ResultError(f"{where}.{of}: {row[of]!r} was not measured, only {sorted(known, key=str)}")
+        if place in seen:
+            raise ResultError(f"{where}: {of} {row[of]!r} at batch {row['batch']} occurs twice")
+        seen.add(place)
+        for name in ("reference_ms", "noise", "macs", "sparse", "dense", "ratio"):
+            values = row.get(name, ())
+            values = values if isinstance(values, (list, tuple)) else (values,)
+            if not all(math.isfinite(v) and v > 0 for v in values):
+                raise ResultError(f"{where}.{name}: should be finite and above zero, is {row[name]}")
+            if len(values) == 3 and not values[1] <= values[0] <= values[2]:
+                raise ResultError(f"{where}.{name}: the median {values[0]} is not between the quartiles {values[1:]}")
+        if row["void"] != (not QUIET[0] <= row["noise"] <= QUIET[1]):
+            raise ResultError(f"{where}.void: is {row['void']}, with a noise of {row['noise']}")
+    return clock
 
 
 def circumstances(command: str) -> dict:
@@ -194,6 +228,50 @@ def load_static(result: Mapping, beside: str | os.PathLike | None = None) -> lis
     except FileNotFoundError:
         return []
     return [run for run in content["runs"] if run["epochs"] == reference["epochs"]]
+
+
+def static_clock(result: Mapping, beside: str | os.PathLike | None = None) -> dict | None:
+    """The times of the static nets that a result refers to (`learn.clock`), checked; None where there are none.
+
+    Raises ResultError naming the file.
+    """
+    reference = result.get("static")
+    path = Path(beside or folder()) / reference["file"] if reference else None
+    if path is None or not path.is_file():
+        return None
+    content = read_json(path, STATIC_FORMAT)
+    if not content.get("clock"):
+        return None
+    try:
+        _fits(content["clock"], "clock", "static_clock")
+        return check_clock(content["clock"], "net", (run["net"] for run in content["runs"]))
+    except ResultError as fault:
+        raise ResultError(f"{path}: {fault}") from None
+
+
+def reference_ms(clock: Mapping) -> dict[int, float]:
+    """{batch: milliseconds per input} of the reference, from the clock of the static nets: what a ratio of 1 is.
+
+    It ran beside each of them; this is the quietest of these times, the least of the medians that are not void.
+    """
+    found: dict[int, list[float]] = {}
+    for row in sorted(clock["rows"], key=lambda row: row["void"]):
+        if not row["void"] or row["batch"] not in found:
+            found.setdefault(row["batch"], []).append(row["reference_ms"])
+    return {batch: min(found[batch]) for batch in sorted(found)}
+
+
+def times(result: Mapping, static: Mapping | None) -> list[dict]:
+    """The rows of a result's clock, each with `ms`, of its sparse form, and `ms_dense`; static: `static_clock`.
+
+    Empty where either was not measured, or each beside another reference: their ratios then do not compare.
+    """
+    clock = result.get("clock")
+    if not clock or not static or clock["reference"] != static["reference"]:
+        return []
+    unit = reference_ms(static)
+    return [row | {"ms": row["sparse"][0] * unit[row["batch"]], "ms_dense": row["dense"][0] * unit[row["batch"]]}
+            for row in clock["rows"] if row["batch"] in unit]
 
 
 def static_points(static: Iterable[Mapping]) -> list[tuple[str, float, Interval]]:
@@ -562,15 +640,23 @@ class Timing(NamedTuple):
     void: bool
 
 
-def compare(base: Callable, other: Callable, *, rounds: int = 9, target: float = 0.02, attempts: int = 3,
-            clock: Callable[[], float] = time.thread_time) -> Timing:
-    """Time `other` against `base` in one process: base, other and base again in every round, in turning order.
+class Race(NamedTuple):
+    """Seconds of each call, and the ratios of all others to the base: median, lower and upper quartile over rounds."""
+    seconds: dict[str, float]
+    ratios: dict[str, tuple[float, float, float]]
+    noise: float
+    void: bool
+
+
+def race(base: Callable, others: Mapping[str, Callable], *, rounds: int = 9, target: float = 0.02, attempts: int = 3,
+         clock: Callable[[], float] = time.thread_time) -> Race:
+    """Time `others` against `base` in one process: base, the others and base again in every round, in turning order.
 
     Ratios are per round, so slow drift cancels. When base over base leaves 0.95..1.05 it all happens again, at most
     `attempts` times; if the last is still noisy, the timing is void. `target`: seconds per measurement, by repeating.
     """
-    calls = {"base": base, "other": other, "again": base}
-    for call in (base, other):
+    calls = {"base": base, **others, "again": base}
+    for call in (base, *others.values()):
         call()                                                            # first calls build and cache
 
     def seconds(call, repeats):
@@ -584,16 +670,26 @@ def compare(base: Callable, other: Callable, *, rounds: int = 9, target: float =
     for _ in range(attempts):
         taken: dict[str, list[float]] = {name: [] for name in names}
         for turn in range(rounds):
-            for name in names[turn % 3:] + names[:turn % 3]:
+            start = turn % len(names)
+            for name in names[start:] + names[:start]:
                 taken[name].append(seconds(calls[name], repeats[name]))
-        ratios = sorted(o / b for o, b in zip(taken["other"], taken["base"], strict=True))
         noise = statistics.median(a / b for a, b in zip(taken["again"], taken["base"], strict=True))
         void = not QUIET[0] <= noise <= QUIET[1]
         if not void:
             break
-    spread = (ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4])
-    return Timing(statistics.median(taken["base"]), statistics.median(taken["other"]), statistics.median(ratios),
-                  spread, noise, void)
+    ratios = {}
+    for name in others:
+        found = sorted(o / b for o, b in zip(taken[name], taken["base"], strict=True))
+        ratios[name] = (statistics.median(found), found[len(found) // 4], found[-1 - len(found) // 4])
+    return Race({name: statistics.median(taken[name]) for name in ("base", *others)}, ratios, noise, void)
+
+
+def compare(base: Callable, other: Callable, *, rounds: int = 9, target: float = 0.02, attempts: int = 3,
+            clock: Callable[[], float] = time.thread_time) -> Timing:
+    """A `race` of one call against one other."""
+    found = race(base, {"other": other}, rounds=rounds, target=target, attempts=attempts, clock=clock)
+    ratio, low, high = found.ratios["other"]
+    return Timing(found.seconds["base"], found.seconds["other"], ratio, (low, high), found.noise, found.void)
 
 
 def receipt(model, inputs, batch: int | None = None, *, rounds: int = 9,

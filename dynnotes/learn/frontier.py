@@ -173,12 +173,14 @@ def static_nets(task: str, seeds: Iterable[int], sizes: tuple[int | None, int | 
            "source_hash": evidence.source_hash(family.module, tasks.module_of(task))}
     try:
         held = evidence.read_json(path, evidence.STATIC_FORMAT)
-        runs = held["runs"] if all(held.get(k) == v for k, v in now.items()) else []
+        same = all(held.get(k) == v for k, v in now.items())
+        runs = held["runs"] if same else []
+        timed = {"clock": held["clock"]} if same and "clock" in held else {}
     except FileNotFoundError:
-        runs = []
+        runs, timed = [], {}
     except evidence.ResultError as fault:                          # `dynnotes train` alone would meet it again
         raise TrainingError(f"{fault}; first move {path.name} away: its nets are then trained again") from None
-    content = now | evidence.circumstances(f"static nets of {task}") | {"runs": runs}
+    content = now | evidence.circumstances(f"static nets of {task}") | {"runs": runs} | timed
     missing = [(name, seed) for name in family.nets for seed in seeds
                if not any((r["net"], r["seed"]) == (name, seed) for r in runs)]
     if missing:

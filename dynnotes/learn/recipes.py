@@ -17,7 +17,7 @@ from .. import registry
 from ..data import real
 from ..execute import Dynamic
 from ..registry import Recipe
-from . import evidence, shipped
+from . import clock, evidence, shipped
 from .frontier import FAMILIES, static_nets
 from .measure import measure
 from .train import TrainingError, build, facts_of, train, with_epochs
@@ -131,11 +131,13 @@ def timing_receipts(cls, share: float | None = None, batches: Sequence[int] = (1
 
 
 def merged(result: dict, before: dict | None) -> dict:
-    """`result` with the seeds of an earlier one that was measured in the same way and that it lacks."""
+    """`result` with what it lacks, seeds or the clock, of an earlier one that was measured in the same way."""
     same = ("paper", "task", "recipe", "budget", "source_hash")
     if before is None or any(before[k] != result[k] for k in same) or \
             {r["budget"] for r in before["runs"]} != {r["budget"] for r in result["runs"]}:
         return result
+    if "clock" in before:
+        result = {"clock": before["clock"]} | result
     seeds = {r["seed"] for r in result["runs"]}
     runs = [r for r in before["runs"] if r["seed"] not in seeds] + result["runs"]
     return result | {"runs": sorted(runs, key=lambda r: (r["seed"], r["budget"] or 0.0))}
@@ -237,14 +239,18 @@ def _command(key, task, args, seeds) -> str:
 
 
 def keep(result: dict, model: Dynamic, out: Path, altered: bool) -> dict:
-    """Write the result and seed 0's weights to their places; below `out` if the recipe was altered."""
+    """Write the result and seed 0's weights, and time these, to their places; below `out` if the recipe was altered."""
     if altered:
         evidence.write_json(result, out / "result.json")
         print(f"not the recipe as it stands, so written to {out / 'result.json'} only", file=sys.stderr)
         return result
     path = result_path(result["paper"], result["task"])
-    if result["runs"][0]["seed"] == 0 and path.stem == result["paper"]:       # `model` is of the first seed
-        save_checkpoint(result, model)
+    if result["runs"][0]["seed"] == 0:                                        # `model` is of the first seed
+        if path.stem == result["paper"]:
+            save_checkpoint(result, model)
+        if result["static"]:
+            taken = clock.time_trained(model, result, clock.static_clock(result["task"]), command=result["command"])
+            result = evidence.check(result | {"clock": taken})
     try:
         before = evidence.load_result(path)
     except FileNotFoundError:

@@ -1,4 +1,5 @@
-"""Every method measured here on one plot: accuracy against its price, beside static nets, and time against MACs.
+"""Every method measured here on one plot: accuracy against its price in MACs, milliseconds or parameters, beside static
+nets, and time against MACs of receipts.
 
 `assets/js/field.js` draws from JSON that stands in the page; the tables below it are what there is without JavaScript.
 Nothing is stored: means, intervals, frontiers and verdicts are computed from the runs in `results/`.
@@ -6,6 +7,7 @@ Nothing is stored: means, intervals, frontiers and verdicts are computed from th
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -43,7 +45,7 @@ def frontier(static: Sequence[Mapping], until: float = 0.0, by: str = "macs") ->
     """[price, mean, low, high] along the frontier of static nets, from the cheapest net to `until` or the dearest.
 
     Each seed's frontier is `evidence.static_accuracy_at` (gains are paired with it), the interval is over seeds. by:
-    what a net's price is, "macs" or "params".
+    what a net's price is, "macs", "params" or "ms".
     """
     best: dict[tuple[int, float], Mapping] = {}  # nets may cost the same
     for run in static:
@@ -68,6 +70,7 @@ def field_data(kb: KnowledgeBase, checkout: Path, root: str = "../") -> dict:
     papers, folder = {p.key: p for p in kb.entries}, checkout / "results"
     methods: list[dict] = []
     lines: dict[tuple[str, str, int], list[dict]] = {}  # the static nets that results of a task refer to
+    clocks: dict[tuple[str, str], dict | None] = {}  # and how long they take
     for name, result in measured(folder):
         paper = papers.get(result["paper"])
         if paper is None:
@@ -75,10 +78,11 @@ def field_data(kb: KnowledgeBase, checkout: Path, root: str = "../") -> dict:
                 f"{folder / name}.json: paper: no entry of bib/ has the key {result['paper']!r}; "
                 "write the entry, or remove the file"
             )
-        static = evidence.load_static(result, folder)
+        static, clock = evidence.load_static(result, folder), evidence.static_clock(result, folder)
         if static:
             lines[result["task"], result["static"]["file"], result["static"]["epochs"]] = static
-        methods.append(_method(name, paper, result, static, checkout, root))
+            clocks[result["task"], result["static"]["file"]] = clock
+        methods.append(_method(name, paper, result, static, clock, checkout, root))
     methods.sort(key=lambda m: (m["year"], m["key"], m["task"]))
     sizes = Counter(m["task"] for m in methods)
     tasks = []
@@ -91,11 +95,12 @@ def field_data(kb: KnowledgeBase, checkout: Path, root: str = "../") -> dict:
             "static": [
                 {
                     "epochs": epochs,
-                    "nets": _nets(static),
+                    "nets": _nets(static, clocks[of, file]),
                     "macs": frontier(static, dearest),
                     "params": frontier(static, largest, "params"),
+                    **_clocked(static, clocks[of, file], own),
                 }
-                for (of, _, epochs), static in sorted(lines.items()) if of == task
+                for (of, file, epochs), static in sorted(lines.items()) if of == task
             ],
         })  # fmt: skip
     used = {facet: {word for m in methods for word in m["facets"][facet]} for facet in (*FACETS, "verdict")}
@@ -105,12 +110,13 @@ def field_data(kb: KnowledgeBase, checkout: Path, root: str = "../") -> dict:
         "tasks": tasks,
         "methods": methods,
         "facets": {facet: {w: about for w, about in known[facet].items() if w in used[facet]} for facet in known},
-        "batches": sorted({r["batch"] for m in methods for r in m["receipts"]}),
+        "batches": sorted({r["batch"] for m in methods for r in [*m["receipts"], *_times_of(m)]}),
     }
 
 
-def _method(name: str, paper, result: Mapping, static: Sequence[Mapping], checkout: Path, root: str) -> dict:
-    """One result file: its budgets, cheapest first, its receipts and its verdict."""
+def _method(name: str, paper, result: Mapping, static, clock, checkout: Path, root: str) -> dict:
+    """One result file: its budgets, cheapest first, with their times, its receipts and its verdict."""
+    times = evidence.times(result, clock)
     found, gains = evidence.verdict(result, static), dict(evidence.gains(result, static))
     verdict, tone = VERDICT[found["verdict"]]
     page = page_of(paper.key, f"{root}papers/")
@@ -135,7 +141,8 @@ def _method(name: str, paper, result: Mapping, static: Sequence[Mapping], checko
         "facets": {facet: list(words(paper, facet)) for facet in FACETS} | {"verdict": [verdict]},
         "points": [
             {"budget": p.budget, "seeds": p.seeds, "accuracy": list(p.accuracy), "macs": list(p.macs),
-             "gain": list(gains[p.budget]) if p.budget in gains else None}
+             "gain": list(gains[p.budget]) if p.budget in gains else None,
+             "times": [_time(row, row["ms"] / row["sparse"][0]) for row in times if row["budget"] == p.budget]}
             for p in evidence.summary(result)
         ],
         "receipts": [
@@ -153,11 +160,40 @@ def _stale(result: Mapping) -> bool:
         return True
 
 
-def _nets(static: Sequence[Mapping]) -> list[dict]:
+def _nets(static: Sequence[Mapping], clock: Mapping | None) -> list[dict]:
     params = {run["net"]: run["params"] for run in static}
     seeds = Counter(run["net"] for run in static)
-    return [{"net": net, "macs": macs, "params": params[net], "seeds": seeds[net], "accuracy": list(accuracy)}
+    unit = evidence.reference_ms(clock) if clock else {}
+    times: dict[str, list[dict]] = {net: [] for net in params}
+    for row in clock["rows"] if clock else ():
+        if row["net"] in times and row["batch"] in unit:
+            times[row["net"]].append(_time(row, unit[row["batch"]]))
+    return [{"net": net, "macs": macs, "params": params[net], "seeds": seeds[net], "accuracy": list(accuracy),
+             "times": times[net]}
             for net, macs, accuracy in evidence.static_points(static)]  # fmt: skip
+
+
+def _time(row: Mapping, unit: float) -> dict:
+    """A row of a clock in milliseconds, of the sparse form with its quartiles and of the dense one; unit: of a 1."""
+    sparse = row["sparse"] if "sparse" in row else row["ratio"]
+    dense = {"dense": row["dense"][0] * unit} if "dense" in row else {}
+    return {"batch": row["batch"], "ms": [ratio * unit for ratio in sparse], **dense, "ratio": sparse[0],
+            "noise": row["noise"], "void": row["void"]}  # fmt: skip
+
+
+def _times_of(method: Mapping) -> list[dict]:
+    return [t for p in method["points"] for t in p["times"]]
+
+
+def _clocked(static: Sequence[Mapping], clock: Mapping | None, methods: Sequence[Mapping]) -> dict:
+    """The net that times are ratios to, and {batch: frontier over milliseconds} of the nets whose time is not void."""
+    unit, lines = evidence.reference_ms(clock) if clock else {}, {}
+    for batch, one in unit.items():
+        ms = {r["net"]: r["ratio"][0] * one for r in clock["rows"] if r["batch"] == batch and not r["void"]}
+        slowest = max((t["ms"][0] for m in methods for t in _times_of(m) if t["batch"] == batch), default=0.0)
+        timed = [{**run, "ms": ms[run["net"]]} for run in static if run["net"] in ms]
+        lines[str(batch)] = frontier(timed, slowest, "ms")
+    return {"reference": clock["reference"]["net"] if clock else "", "ms": lines}
 
 
 # ---------------------------------------------------------------- the plain form
@@ -182,7 +218,8 @@ def field_tables(data: Mapping) -> str:
     """A table per task: the methods at each budget, then the static nets."""
     batches = data["batches"]
     head = ["paper", "budget", "accuracy", "executed MACs", "of everything on", "parameters",
-            *(f"time, batch {batch}" for batch in batches), "verdict"]  # fmt: skip
+            *(f"ms, batch {batch}" for batch in batches), *(f"receipt, batch {batch}" for batch in batches),
+            "verdict"]  # fmt: skip
     parts = []
     for task in data["tasks"]:
         rows = []
@@ -197,6 +234,7 @@ def field_tables(data: Mapping) -> str:
                     number(p["macs"][0]),
                     percent(p["macs"][0] / m["full"]),
                     number(m["params"]),
+                    *(_told(p["times"], batch) for batch in batches),
                     *(times.get(batch, "–") for batch in batches),
                     verdict,
                 ])  # fmt: skip
@@ -204,13 +242,32 @@ def field_tables(data: Mapping) -> str:
             rows += [
                 [text(f"static: {net['net']}"), text(f"{line['epochs']} epochs"),
                  interval(evidence.Interval(*net["accuracy"]), percent), number(net["macs"]), percent(1),
-                 number(net["params"]), *("–" for _ in batches), "static"]
+                 number(net["params"]), *(_told(net["times"], batch) for batch in batches), *("–" for _ in batches),
+                 "static"]
                 for net in line["nets"]
             ]  # fmt: skip
-        caption = (f"On {task['name']}: means over seeds, in brackets the 95 % interval; time is sparse over dense of "
-                   "the larger net of the receipt.")  # fmt: skip
+        references = ", ".join(dict.fromkeys(line["reference"] for line in task["static"] if line["reference"]))
+        beside = f", timed beside {references}" if references else ""
+        caption = (f"On {task['name']}: means over seeds, in brackets the 95 % interval; milliseconds per input of the "
+                   f"weights of seed 0, sparse{beside}, then dense and the noise of the clock, 1 where the machine was "
+                   "quiet; the receipt is time, sparse over dense, of a larger net.")  # fmt: skip
         parts.append(table(head, rows, caption=caption))
     return "\n".join(parts)
+
+
+def _told(times: Sequence[Mapping], batch: int) -> str:
+    """Milliseconds of one batch size, the dense form and the noise beside."""
+    for t in times:
+        if t["batch"] == batch:
+            noise = f"noise {t['noise']:.2f}"
+            dense = f"dense {milliseconds(t['dense'])}, " if "dense" in t else ""
+            return f"void ({noise})" if t["void"] else f"{milliseconds(t['ms'][0])} ({dense}{noise})"
+    return "–"
+
+
+def milliseconds(value: float) -> str:
+    """Three digits that count: 12.3, 0.0456."""
+    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
 def field_plot(kb: KnowledgeBase, checkout: Path, root: str = "../") -> str:

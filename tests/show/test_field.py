@@ -44,6 +44,29 @@ def static(*nets, seeds=3):
 TWO = static(("small", 1000.0, 5, 0.80), ("big", 4000.0, 20, 0.84))
 
 
+REFERENCE = {"net": "big", "source_hash": "1" * 16}
+
+
+def clock(*rows, reference=REFERENCE):
+    return {"reference": reference, "inputs": 64, "rounds": 9, "rows": list(rows), "date": "2026-01-02", "commit": None,
+            "versions": {"python": "3.11.2", "torch": "2.13.0", "dynnotes": "0.1.0"}, "command": "x"}  # fmt: skip
+
+
+def timed(budget, batch, sparse, dense, noise=1.0):
+    """A row beside a reference that took 3 ms in its process; quartiles a tenth away."""
+    return {"budget": budget, "batch": batch, "macs": 9.0, "reference_ms": 3.0, "noise": noise, "void": noise > 1.05,
+            "sparse": [sparse, 0.9 * sparse, 1.1 * sparse], "dense": [dense, dense, dense]}  # fmt: skip
+
+
+def timed_net(net, batch, ratio, ms, noise=1.0):
+    return {"net": net, "batch": batch, "reference_ms": ms, "ratio": [ratio, 0.9 * ratio, 1.1 * ratio],
+            "noise": noise, "void": noise > 1.05}  # fmt: skip
+
+
+STATIC_CLOCK = clock(timed_net("small", 1, 0.5, 2.1), timed_net("big", 1, 1.0, 2.0),  # 1 is 2 ms, one by one
+                     timed_net("small", 32, 0.25, 0.5, 1.2), timed_net("big", 32, 1.0, 0.4))  # fmt: skip
+
+
 @pytest.fixture
 def checkout(tmp_path):
     """A method with two budgets, static nets, a receipt and a recording, and one with a single run on its own task."""
@@ -53,11 +76,14 @@ def checkout(tmp_path):
     runs = [run(s, b, a + 0.01 * s, m) for s in range(3) for b, a, m in ((0.1, 0.93, 2000.0), (0.5, 0.90, 1000.0))]
     gated = result(GATED, runs, receipts=[receipt, {**receipt, "batch": 32, "void": True}],
                    static={"file": "static-canvas-digits.json", "epochs": 2},
-                   source_hash=evidence.hash_of(GATED.key, "canvas-digits"))  # fmt: skip
+                   source_hash=evidence.hash_of(GATED.key, "canvas-digits"),
+                   clock=clock(timed(0.1, 1, 1.5, 2.0), timed(0.5, 1, 0.75, 2.0), timed(0.1, 32, 0.8, 1.0),
+                               timed(0.5, 32, 0.6, 1.0, noise=1.3)))  # fmt: skip
     alone = result(SPARSE, [run(0, None, 0.7, 900.0)], budget=None, task="parity")
     evidence.write_json(gated, tmp_path / "results" / f"{GATED.key}.json")
     evidence.write_json(alone, tmp_path / "results" / f"{SPARSE.key}.parity.json")
-    evidence.write_json({"format": "dynnotes.static/1", "runs": TWO}, tmp_path / "results/static-canvas-digits.json")
+    evidence.write_json({"format": "dynnotes.static/1", "runs": TWO, "clock": STATIC_CLOCK},
+                        tmp_path / "results/static-canvas-digits.json")  # fmt: skip
     evidence.write_json({}, tmp_path / "assets" / "traces" / f"{GATED.key}.json")
     return tmp_path
 
@@ -126,7 +152,7 @@ def test_verdicts_are_those_of_the_evidence(checkout):
 def test_a_single_run_has_no_interval_no_gain_no_receipt_and_is_stale(checkout):
     alone = next(m for m in field.field_data(KB, checkout)["methods"] if m["key"] == SPARSE.key)
     assert alone["points"] == [{"budget": None, "seeds": 1, "accuracy": [0.7, None, None], "macs": [900, None, None],
-                                "gain": None}]  # fmt: skip
+                                "gain": None, "times": []}]  # fmt: skip
     assert (alone["knob"], alone["trace"], alone["receipts"]) == ("", "", [])
     assert alone["stale"]
 
@@ -142,6 +168,39 @@ def test_tasks_with_most_methods_come_first_each_with_its_static_nets(checkout):
     assert line["macs"] == field.frontier(TWO)
     assert line["params"] == field.frontier(TWO, by="params")
     assert data["batches"] == [1, 32]
+
+
+def test_milliseconds_are_ratios_times_the_references_own(checkout):
+    gated = next(m for m in field.field_data(KB, checkout)["methods"] if m["key"] == GATED.key)
+    cheap, dear = gated["points"]
+    assert [t["batch"] for t in cheap["times"]] == [1, 32]
+    assert cheap["times"][0]["ms"] == near(1.5, 1.35, 1.65)  # 0.75 of 2 ms, whatever it took in its own process
+    assert (cheap["times"][0]["dense"], cheap["times"][0]["ratio"]) == near(4.0, 0.75)
+    assert dear["times"][1]["ms"] == near(0.32, 0.288, 0.352)  # 0.8 of 0.4 ms
+    assert [t["void"] for t in cheap["times"]] == [False, True]
+    assert cheap["times"][1]["noise"] == 1.3
+
+
+def test_the_frontier_over_milliseconds_leaves_void_nets_out(checkout):
+    (line,) = field.field_data(KB, checkout)["tasks"][0]["static"]
+    assert line["reference"] == "big"
+    assert line["ms"]["1"][0] == near(1.0, 0.81, 0.81 - HALF, 0.81 + HALF)  # half of 2 ms
+    assert line["ms"]["1"][field.STEPS // 2][:2] == near(math.sqrt(2), 0.83)  # half way over log milliseconds
+    assert line["ms"]["1"][-1][:2] == near(3.0, 0.85)  # flat on to the slowest method: 1.5 of 2 ms
+    assert line["ms"]["32"] == [near(0.4, 0.85, 0.85 - HALF, 0.85 + HALF)]
+    small, big = line["nets"]
+    assert (small["times"][0]["ms"][0], big["times"][0]["ms"][0]) == near(1.0, 2.0)
+    assert [t["void"] for t in small["times"]] == [False, True]
+    assert "dense" not in small["times"][0]
+
+
+def test_times_beside_another_reference_are_not_shown(checkout):
+    path = checkout / "results" / f"{GATED.key}.json"
+    held = evidence.load_result(path)
+    for other in ({"net": "small"}, {"source_hash": "2" * 16}):
+        evidence.write_json(held | {"clock": held["clock"] | {"reference": REFERENCE | other}}, path)
+        gated = next(m for m in field.field_data(KB, checkout)["methods"] if m["key"] == GATED.key)
+        assert [p["times"] for p in gated["points"]] == [[], []]
 
 
 def test_facets_hold_the_words_in_use_alone_in_the_order_of_the_vocabulary(checkout):
@@ -195,12 +254,20 @@ def test_the_plain_tables_say_the_same(checkout):
     table = Table(field.field_tables(field.field_data(KB, checkout)))
     rows = {(row[0], row[1]): row[2:] for row in table.rows}
     accuracy = f"91.0 % ({91 - 100 * HALF:.1f} % to {91 + 100 * HALF:.1f} %)"
-    assert rows[GATED.method, "threshold 0.5"][:6] == [accuracy, "1 k", "25.0 %", "10", "0.50", "void"]
-    assert rows[SPARSE.method, "–"][:6] == ["70.0 %", "900", "22.5 %", "10", "–", "–"]
-    assert rows[SPARSE.method, "–"][6] == "not judged, stale"
-    assert rows["static: big", "2 epochs"][1:4] == ["4 k", "100.0 %", "20"]
+    assert rows[GATED.method, "threshold 0.5"][:4] == [accuracy, "1 k", "25.0 %", "10"]
+    assert rows[GATED.method, "threshold 0.5"][4:8] == [
+        "1.50 (dense 4.00, noise 1.00)", "void (noise 1.30)", "0.50", "void"]  # fmt: skip
+    assert rows[SPARSE.method, "–"][:8] == ["70.0 %", "900", "22.5 %", "10", "–", "–", "–", "–"]
+    assert rows[SPARSE.method, "–"][8] == "not judged, stale"
+    assert rows["static: big", "2 epochs"][1:6] == ["4 k", "100.0 %", "20", "2.00 (noise 1.00)", "0.400 (noise 1.00)"]
     assert set(table.links) == {f"../papers/{p.key}.html" for p in (GATED, SPARSE)}
     assert len(table.rows) == 2 + 3 + 2  # heads of two tables, three settings, two static nets
+
+
+@pytest.mark.parametrize(("value", "told"), [(12.34, "12.3"), (1.0, "1.00"), (0.04567, "0.0457"), (123.4, "123"),
+                                             (1234.0, "1234")])  # fmt: skip
+def test_milliseconds_have_three_digits_that_count(value, told):
+    assert field.milliseconds(value) == told
 
 
 def test_the_sentence_counts(checkout):
