@@ -30,7 +30,7 @@ def passing(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Passing]:
     A copy of the model runs once, without weights (the meta device): nothing is computed, the model is not touched.
     Raises AdaptError where the model does not take such inputs.
     """
-    if isinstance(inputs, Tensor) or not all(isinstance(x, Tensor) and x.dim() for x in inputs):
+    if not isinstance(inputs, (tuple, list)) or not all(isinstance(x, Tensor) and x.dim() for x in inputs):
         raise AdaptError("inputs is a tuple of batch-first tensors, as the model is called with: inputs=(x,)")
     weights = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in model.parameters()}
     buffers = {id(b): torch.empty_like(b, device="meta") for b in model.buffers()}

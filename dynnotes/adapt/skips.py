@@ -28,7 +28,7 @@ from ..learn.budgets import target_rate
 from ..learn.estimators import gumbel_onehot
 from ..registry import Budget
 from .features import Passing, Pooled, alike, passing
-from .weave import AdaptError, Woven, cut
+from .weave import AdaptError, Woven, cut, in_eval_mode
 
 
 class Skip(Dynamic):
@@ -161,7 +161,8 @@ def _adds_its_input(module: nn.Module) -> bool:
     parameters = inspect.signature(module.forward).parameters
     fixed = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
     try:
-        graph = _Shallow().trace(module, concrete_args=fixed)
+        with in_eval_mode(module):
+            graph = _Shallow().trace(module, concrete_args=fixed)
     except Exception:  # noqa: BLE001  from the module's own Python may come anything: it is then not found by itself
         return False
     sums: dict[fx.Node, int] = {}                                    # on the way from the input to here

@@ -7,7 +7,8 @@ names ask for: what lies beside the named modules is one opaque call and may hol
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import pairwise
 
@@ -36,8 +37,10 @@ class Woven(Dynamic):
 
     A replacement is called with the one argument of the submodule whose place it takes and returns (value, Trace).
     Weights and submodules are shared with the model, which is not changed. Inputs: the model's own, as far as they have
-    no default. Raises AdaptError for a name that the model lacks, never calls, calls more than once or with more than
-    one argument, or that cannot be reached.
+    no default. What the model's own code, outside the named modules, does otherwise while training (a functional
+    dropout, a second answer) is left out: it is taken as in eval mode.
+    Raises AdaptError for a name that the model lacks, never calls, calls more than once or with more than one value, or
+    that cannot be reached.
     """
 
     def __init__(self, model: nn.Module, replacements: Mapping[str, Dynamic]):
@@ -55,6 +58,18 @@ class Woven(Dynamic):
         return held["output"], trace if trace is not None else Trace.static(inputs[0], 0)
 
 
+@contextmanager
+def in_eval_mode(module: nn.Module) -> Iterator[None]:
+    """Eval mode for a while; every submodule gets its own mode back."""
+    modes = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, training in modes:
+            m.training = training
+
+
 def cut(model: nn.Module, names: Collection[str], *, after: bool = False) -> list[tuple[str, Part]]:
     """The model's graph in order as (name, Part): a named module alone, or "" and a stretch between named modules.
 
@@ -64,7 +79,7 @@ def cut(model: nn.Module, names: Collection[str], *, after: bool = False) -> lis
     known = dict(model.named_modules())
     for name in names:
         if name not in known or not name:
-            near = get_close_matches(name, known, 1)
+            near = get_close_matches(str(name), known, 1)
             raise AdaptError(f"{type(model).__name__} has no module {name!r}"
                              + (f"; did you mean {near[0]!r}?" if near else ""))
     graph = _traced(model, names)
@@ -112,7 +127,8 @@ def _traced(model: nn.Module, names: Collection[str]) -> fx.Graph:
     parameters = inspect.signature(model.forward).parameters
     fixed = {p.name: p.default for p in parameters.values() if p.default is not inspect.Parameter.empty}
     try:
-        graph = Tracer().trace(model, concrete_args=fixed)
+        with in_eval_mode(model):
+            graph = Tracer().trace(model, concrete_args=fixed)
     except Exception as fault:                                       # from the model's own Python may come anything
         raise AdaptError(f"{type(model).__name__}: its way to {', '.join(map(repr, names))} cannot be traced "
                          f"({fault}); name an outer module, or write the stages yourself") from fault

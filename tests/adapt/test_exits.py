@@ -170,6 +170,8 @@ X = torch.randn(2, 3, 32, 32)
     (lambda: with_exits(resnet(), ["layer1"], (X[:, :1],)),
      r"ResNet does not run on inputs like \[2, 1, 32, 32\] float32"),
     (lambda: with_exits(plain(), ["1"], (X.double(),)), "does not run on inputs like .* float64.*of its dtype"),
+    (lambda: with_exits(resnet(), ["layer1"], None), "inputs is a tuple of batch-first tensors"),
+    (lambda: with_exits(resnet(), [1], (X,)), "no module 1"),
     (lambda: with_exits(resnet(), ["layer1"], ()), "ResNet does not run on inputs like"),
     (lambda: with_exits(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 3, 1)), ["0"], (X,)),
      r"answers with \[B, 3, 32, 32\]; exits need a classifier"),

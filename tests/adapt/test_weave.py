@@ -37,7 +37,6 @@ class Branching(nn.Module):
         return self.outer[0](x) if x.sum() > 0 else x
 
 
-
 MODELS = {
     "resnet18": (lambda: torchvision.models.resnet18(num_classes=10), ["layer1.0", "layer1.1", "layer2.0", "layer3.1"]),
     "mobilenet_v2": (lambda: torchvision.models.mobilenet_v2(num_classes=10), ["features.3"]),
@@ -88,9 +87,56 @@ def test_a_chain_is_the_model():
             assert torch.equal(value, model(x))
 
 
+def test_a_model_that_comes_in_training_mode_is_taken_as_it_infers():
+    class Dropping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            y = nn.functional.dropout(self.first(x), 0.5, self.training)
+            return (self.second(y), y) if self.training else self.second(y)
+    model, x = Dropping().train(), torch.randn(2, 4)
+    model.first.eval()
+    woven = Woven(model, {"first": Same(model.first)})
+    assert [model.training, model.first.training, model.second.training] == [True, False, True]
+    assert torch.equal(woven.eval()(x)[0], model.eval()(x))
+
+
+def test_a_module_that_is_given_more_than_one_value_is_not_replaced():
+    class Adding(nn.Module):
+        def forward(self, x, y=None):
+            return x if y is None else x + y
+
+    class Calling(nn.Module):
+        def __init__(self, both):
+            super().__init__()
+            self.a, self.b, self.both = nn.Linear(4, 4), Adding(), both
+
+        def forward(self, x):
+            return self.b(self.a(x), self.a.bias) if self.both else self.b(x=self.a(x), y=None)
+    with pytest.raises(AdaptError, match=r"'b' is called with more than one value \(x, y\)"):
+        Woven(Calling(True), {"b": Same(nn.Identity())})
+    model, x = Calling(False), torch.randn(2, 4)
+    assert torch.equal(Woven(model, {"b": Same(model.b)})(x)[0], model(x))
+
+
+def test_unused_inputs_do_not_shift_the_others():
+    class Three(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, unused, x, shift=None, *, scale=2.0):
+            return self.layer(x) * scale + (0 if shift is None else shift)
+    model, x = Three(), torch.randn(2, 4)
+    assert torch.equal(Woven(model, {"layer": Same(model.layer)})(torch.zeros(2, 1), x)[0], model(None, x))
+
+
 @pytest.mark.parametrize(("model", "names", "message"), [
     (torchvision.models.resnet18(), ["layer9"], "no module 'layer9'; did you mean 'layer4'"),
     (torchvision.models.resnet18(), [""], "no module ''"),
+    (torchvision.models.resnet18(), [3], "no module 3"),
     (Reused(), ["layer"], "called 2 times, not once"),
     (Reused(), ["spare"], "called 0 times, not once"),
     (Branching(), ["outer.0"], "cannot be traced"),
