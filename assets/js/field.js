@@ -1,10 +1,12 @@
-// The field on one plot: every measured method at its budgets, beside static nets; and time against MACs of receipts.
+// The field on one plot: every measured method at its budgets, against MACs, milliseconds or parameters, beside static
+// nets; and time against MACs of receipts.
 (() => {
   const { el, plural, begin, address, rove } = drawing;
   const found = begin('dyn-field');
   if (!found) return;
   const [box, { tasks, methods, facets, batches }] = found;
-  const BY = { macs: 'MACs', params: 'Parameters', time: 'Time' };
+  const BY = { macs: 'MACs', ms: 'Time', params: 'Parameters', time: 'Receipts' };
+  const BATCHED = new Set(['ms', 'time']);
   const ABOUT = { unit: 'what is skipped', decision: 'who decides', training: 'how it is learned', adapts: 'what follows what', verdict: 'of the claims, here' };
   const names = Object.keys(ABOUT).filter((f) => Object.keys(facets[f] ?? {}).length);
   const SHAPES = ['M-5,0a5,5 0 1,0 10,0a5,5 0 1,0 -10,0Z', 'M-4.5,-4.5h9v9h-9Z', 'M0,-6.5L6,4.5H-6Z', 'M0,-6.2L6.2,0L0,6.2L-6.2,0Z', 'M0,6.5L6,-4.5H-6Z', 'M-2,-6h4v4h4v4h-4v4h-4v-4h-4v-4h4Z'];
@@ -20,6 +22,10 @@
   const setting = (m, p) => (p.budget == null ? 'the only setting' : `${m.knob} ${p.budget}`);
   const share = (m, p) => p.macs[0] / m.full;
   const receipt = (m, batch) => m.receipts.find((r) => r.batch === batch);
+  const at = (x, batch) => x?.times?.find((t) => t.batch === batch);     // how long a point, or a static net, takes
+  const clocked = (t, unit = ' ms') => `${digits(t.ms[0])}${unit} (quartiles ${digits(t.ms[1])} to ${digits(t.ms[2])})`;
+  const reference = (m) => tasks.find((t) => t.name === m.task)?.static.find((line) => line.reference)?.reference ?? '';
+  const noise = (t) => `noise ${ratio(t.noise)}`;
   const timed = (r) => (!r ? 'no receipt' : r.void ? 'void: the machine was not quiet' : interval(r.time, ratio));
 
   // ---- state <-> address
@@ -27,7 +33,9 @@
     method: ['Paper', (r) => r.name.toLowerCase()], budget: ['Budget', (r) => r.p?.budget], accuracy: ['Accuracy', (r) => r.accuracy[0], (r) => interval(r.accuracy, percent)],
     macs: ['Executed MACs', (r) => r.macs, (r) => number(r.macs)], share: ['Of everything on', (r) => (r.m ? share(r.m, r.p) : 1), (r) => percent(r.m ? share(r.m, r.p) : 1)],
     params: ['Parameters', (r) => r.params, (r) => number(r.params)],
-    ...Object.fromEntries(batches.map((b) => ['time' + b, [`Time, batch ${b}`, (r) => { const x = r.m && receipt(r.m, b); return x && !x.void ? x.time[0] : null; },
+    ...Object.fromEntries(batches.map((b) => ['ms' + b, [`Ms, batch ${b}`, (r) => { const t = at(r.p ?? r.n, b); return t && !t.void ? t.ms[0] : null; },
+      (r) => { const t = at(r.p ?? r.n, b); return !t ? '–' : t.void ? `void (${noise(t)})` : `${digits(t.ms[0])} (${t.dense ? `dense ${digits(t.dense)}, ` : ''}${noise(t)})`; }]])),
+    ...Object.fromEntries(batches.map((b) => ['time' + b, [`Receipt, batch ${b}`, (r) => { const x = r.m && receipt(r.m, b); return x && !x.void ? x.time[0] : null; },
       (r) => { const x = r.m && receipt(r.m, b); return !x ? '–' : x.void ? 'void' : ratio(x.time[0]); }]])),
     gain: ['Above static', (r) => r.p?.gain?.[0], (r) => (r.p?.gain ? interval(r.p.gain, points) : '–')],
     verdict: ['Verdict', (r) => r.m?.verdict ?? 'static', (r) => (r.m ? r.m.verdict + (r.m.stale ? ', stale' : '') : 'static')] };
@@ -48,7 +56,7 @@
     const m = methods.find((x) => x.id === state.method);
     if (m && state.task && m.task !== state.task) { state.method = null; state.point = -1; }
     const sort = (state.down ? '-' : '') + state.sort, budget = methods.find((x) => x.id === state.method)?.points[state.point]?.budget;
-    address({ task: state.task !== tasks[0].name && (state.task || 'all'), by: state.by !== 'macs' && state.task && state.by, batch: state.by === 'time' && state.batch !== batches[0] && String(state.batch),
+    address({ task: state.task !== tasks[0].name && (state.task || 'all'), by: state.by !== 'macs' && state.task && state.by, batch: BATCHED.has(state.by) && state.batch !== batches[0] && String(state.batch),
       static: !state.statics && '0', ...Object.fromEntries(names.map((f) => [f, [...state.words[f]].join(',')])), method: state.method, budget: budget != null && String(budget), sort: sort !== '-accuracy' && sort }, step);
     draw();
   }
@@ -62,12 +70,20 @@
   const here = () => methods.filter((m) => !state.task || m.task === state.task);
   const fits = (m, but) => names.every((f) => f === but || !state.words[f].size || m.facets[f].some((w) => state.words[f].has(w)));
   const lines = () => (state.statics && state.by !== 'time' ? tasks.find((t) => t.name === state.task)?.static ?? [] : []);
+  const price = (n) => (state.by === 'ms' ? at(n, state.batch)?.ms[0] : state.by === 'macs' ? n.macs : n.params);   // of a static net
   const title = (m) => (here().some((x) => x !== m && x.method === m.method) ? `${m.method} (${m.task})` : m.method);
   // The points that the view has of a method: where, with intervals, and in words.
   function spots(m) {
     if (state.by === 'time') {
       const r = receipt(m, state.batch);
       return r ? [{ m, i: -1, x: r.share, y: r.time, open: r.void, says: `${title(m)}, batch ${r.batch}: ${percent(r.share)} of the MACs, time ratio ${timed(r)}` }] : [];
+    }
+    if (state.by === 'ms') {
+      return m.points.flatMap((p, i) => {
+        const t = at(p, state.batch);
+        return t ? [{ m, i, x: t.ms[0], y: p.accuracy, wide: t.ms.slice(1), seen: true, open: t.void,
+          says: `${title(m)}, ${setting(m, p)}, batch ${t.batch}: accuracy ${interval(p.accuracy, percent)}, ${t.void ? 'void, the machine was not quiet: ' : ''}${clocked(t)} per input, dense ${digits(t.dense)} ms, ${digits(t.ratio)} of the time of ${reference(m)}, ${noise(t)}` }] : [];
+      });
     }
     return m.points.map((p, i) => ({ m, i, x: state.by === 'macs' ? p.macs[0] : m.params, y: p.accuracy, wide: state.by === 'macs' && p.macs[1] != null ? p.macs.slice(1) : null,
       says: `${title(m)}, ${setting(m, p)}: accuracy ${interval(p.accuracy, percent)}, ${number(p.macs[0])} MACs, ${percent(share(m, p))} of everything on, ${number(m.params)} parameters` }));
@@ -80,7 +96,7 @@
   };
   const task = el('select', { id: 'dyn-field-task', onchange: () => change({ task: task.value }, true) },
     ...tasks.map((t) => el('option', { value: t.name }, `${t.name}: ${plural(methods.filter((m) => m.task === t.name).length, 'method')}`)),
-    batches.length ? el('option', { value: '' }, 'every task: time only') : null);
+    batches.length ? el('option', { value: '' }, 'every task: receipts only') : null);
   const [by, setBy] = radios('Against', 'dyn-field-by', BY, (value) => change({ by: value, task: state.task || (value === 'time' ? '' : tasks[0].name) }, true));
   const [batch, setBatch] = radios('Batch', 'dyn-field-batch', Object.fromEntries(batches.map((b) => [b, `batch ${b}`])), (value) => change({ batch: Number(value) }, true));
   const statics = el('input', { type: 'checkbox', onchange: () => change({ statics: statics.checked }) });
@@ -108,7 +124,7 @@
   const detail = el('section', { class: 'dyn-detail', 'aria-label': 'The chosen method', 'aria-live': 'polite' });
   const beside = el('div', { class: 'dyn-plot-beside' }, el('div', {}, chart, legend), detail);
   const scroll = el('div', { class: 'dyn-scroll', tabindex: 0, role: 'region', 'aria-label': 'All values' });
-  const meaning = el('p', { class: 'dyn-small dyn-muted dyn-plot-about' }, 'Means over seeds, in brackets the 95% interval. Above static: points of accuracy above the static frontier at the same executed MACs. Time: sparse over dense, of the larger net of the receipt. A click on a column’s name sorts.');
+  const meaning = el('p', { class: 'dyn-small dyn-muted dyn-plot-about' }, 'Means over seeds, in brackets the 95% interval. Above static: points of accuracy above the static frontier at the same executed MACs. Ms: milliseconds per input of the trained net, then of its dense form, and the noise of the clock, 1 on a quiet machine. Receipt: time, sparse over dense, of a larger net. A click on a column’s name sorts.');
   const download = el('button', { type: 'button', class: 'dyn-press', onclick: () => {
     const url = URL.createObjectURL(new Blob([csv()], { type: 'text/csv;charset=utf-8' }));
     el('a', { href: url, download: `dynnotes-${state.task || 'time'}.csv` }).click();
@@ -161,10 +177,10 @@
   function plot() {
     const time = state.by === 'time', W = Math.max(280, Math.floor(chart.clientWidth)), H = Math.round(Math.min(620, Math.max(360, W * 0.6)));
     const left = 50, right = W - 14, top = 28, bottom = H - 48;
-    const shown = here().filter((m) => fits(m)), all = shown.flatMap(spots), nets = lines().flatMap((line) => line.nets.map((n) => ({ ...n, x: state.by === 'macs' ? n.macs : n.params })));
+    const shown = here().filter((m) => fits(m)), all = shown.flatMap(spots), nets = lines().flatMap((line) => line.nets.map((n) => ({ ...n, x: price(n) })).filter((n) => n.x != null));
     const hue = new Map(here().map((m, i, list) => [m.id, [Math.round(25 + (360 / list.length) * i) % 360, SHAPES[i % SHAPES.length]]]));
-    if (!all.length) { chart.replaceChildren(el('p', { class: 'dyn-note' }, shown.length ? 'None of these methods has a receipt at this batch size.' : 'No method matches all of this. Press a word of the filters again to let it go.')); legend.replaceChildren(); return; }
-    const xs = [...all, ...nets].map((s) => s.x), ys = [...all.flatMap((s) => s.y), ...nets.flatMap((n) => n.accuracy)].filter((v) => v != null);
+    if (!all.length) { chart.replaceChildren(el('p', { class: 'dyn-note' }, shown.length ? `None of these methods ${time ? 'has a receipt' : 'was timed'} at this batch size.` : 'No method matches all of this. Press a word of the filters again to let it go.')); legend.replaceChildren(); return; }
+    const xs = [...all.flatMap((s) => (s.seen ? [s.x, ...s.wide] : [s.x])), ...nets.map((n) => n.x)], ys = [...all.flatMap((s) => s.y), ...nets.flatMap((n) => n.accuracy)].filter((v) => v != null);
     const ends = time ? [0, Math.max(1, ...xs) * 1.06] : [Math.min(...xs) / 1.25, Math.max(...xs) * 1.25];
     const [floor, ceiling] = time ? [0, Math.max(1.1, ...ys) * 1.05] : [Math.max(0, Math.min(...ys) - 0.02), Math.min(1, Math.max(...ys) + 0.02)];
     const X = time ? linear(...ends, left, right) : (v) => linear(...ends.map(Math.log), left, right)(Math.log(v)), Y = linear(floor, ceiling, bottom, top);
@@ -178,7 +194,7 @@
       marks.push(el('path', { class: 'dyn-rule', d: `M${left},${Y(v).toFixed(1)}H${right}` }), el('text', { class: 'dyn-axis', x: left - 6, y: (Y(v) + 4).toFixed(1), 'text-anchor': 'end' }, time ? digits(v) : Math.round(100 * v) + ' %'));
     }
     marks.push(el('text', { class: 'dyn-axis', x: 0, y: 14 }, time ? 'time, sparse over dense' : 'accuracy'),
-      el('text', { class: 'dyn-axis', x: right, y: H - 8, 'text-anchor': 'end' }, { macs: 'executed MACs per input', params: 'parameters', time: 'executed MACs, of everything on' }[state.by] + (time ? '' : ' (logarithmic)')));
+      el('text', { class: 'dyn-axis', x: right, y: H - 8, 'text-anchor': 'end' }, { macs: 'executed MACs per input', ms: `milliseconds per input, batch ${state.batch}`, params: 'parameters', time: 'executed MACs, of everything on' }[state.by] + (time ? '' : ' (logarithmic)')));
     // what it is measured against
     const taken = [];                 // boxes where no name may stand
     if (time) {
@@ -189,17 +205,18 @@
       taken.push([left, Y(1) - 18, left + 90, Y(1)]);
     }
     for (const line of lines()) {
-      const rows = line[state.by], last = Math.max(...line.nets.map((n) => (state.by === 'macs' ? n.macs : n.params))), drawn = rows.filter((r) => r[0] <= last), wide = rows.filter((r) => r[2] != null);
+      const rows = (state.by === 'ms' ? line.ms[state.batch] : line[state.by]) ?? [], last = Math.max(...line.nets.filter((n) => state.by !== 'ms' || at(n, state.batch)?.void === false).map(price)), drawn = rows.filter((r) => r[0] <= last), wide = rows.filter((r) => r[2] != null);
       marks.push(el('path', { class: 'dyn-band', d: wide.length > 1 ? path([...wide.map((r) => [r[0], r[3]]), ...wide.toReversed().map((r) => [r[0], r[2]])]) + 'Z' : '' }),
         el('path', { class: 'dyn-static-line', d: path(drawn) }), el('path', { class: 'dyn-static-line dyn-beyond', d: path(rows.filter((r) => r[0] >= last)) }),
-        ...line.nets.map((n) => { const x = X(state.by === 'macs' ? n.macs : n.params).toFixed(1), y = Y(n.accuracy[0]).toFixed(1);
-          return el('path', { class: 'dyn-net', transform: `translate(${x},${y})`, d: 'M-3,0a3,3 0 1,0 6,0a3,3 0 1,0 -6,0Z' }, el('title', {}, `static: ${n.net}, ${interval(n.accuracy, percent)}, ${number(n.macs)} MACs, ${number(n.params)} parameters`)); }));
+        ...line.nets.filter((n) => price(n) != null).map((n) => { const x = X(price(n)).toFixed(1), y = Y(n.accuracy[0]).toFixed(1), t = state.by === 'ms' && at(n, state.batch);
+          const told = !t ? '' : `, ${t.void ? 'void: ' : ''}${clocked(t)} at batch ${t.batch}, ${digits(t.ratio)} of the time of ${line.reference}, ${noise(t)}`;
+          return el('path', { class: 'dyn-net', 'stroke-dasharray': t?.void ? '2 2' : null, transform: `translate(${x},${y})`, d: 'M-3,0a3,3 0 1,0 6,0a3,3 0 1,0 -6,0Z' }, el('title', {}, `static: ${n.net}, ${interval(n.accuracy, percent)}, ${number(n.macs)} MACs, ${number(n.params)} parameters${told}`)); }));
     }
     // curves, their intervals and their points
     const series = shown.map((m) => ({ m, list: spots(m) })).filter((s) => s.list.length), curves = [], places = [];
     for (const { m, list } of series) {
       const [turn, shape] = hue.get(m.id), look = { 'data-method': m.id, style: { '--hue': turn } };
-      const bars = list.flatMap((s) => (s.y[1] == null ? [] : [el('path', { class: 'dyn-whisker', d: path([[s.x, s.y[1]], [s.x, s.y[2]]]) })]).concat(s.wide ? [el('path', { class: 'dyn-whisker dyn-across', d: `M${held(X(Math.max(s.wide[0], ends[0])), left, right).toFixed(1)},${Y(s.y[0]).toFixed(1)}H${held(X(s.wide[1]), left, right).toFixed(1)}` })] : []));
+      const bars = list.flatMap((s) => (s.y[1] == null ? [] : [el('path', { class: 'dyn-whisker', d: path([[s.x, s.y[1]], [s.x, s.y[2]]]) })]).concat(s.wide ? [el('path', { class: s.seen ? 'dyn-whisker' : 'dyn-whisker dyn-across', d: `M${held(X(Math.max(s.wide[0], ends[0])), left, right).toFixed(1)},${Y(s.y[0]).toFixed(1)}H${held(X(s.wide[1]), left, right).toFixed(1)}` })] : []));
       const on = m.id === state.method, buttons = list.map((s) => {
         const x = X(s.x), y = Y(s.y[0]);
         places.push([x - 7, y - 7, x + 7, y + 7]);
@@ -242,7 +259,7 @@
     const count = series.reduce((n, s) => n + s.list.length, 0);
     if (state.by === 'time') return `Time against executed MACs at batch ${state.batch}${state.task ? ` on ${state.task}` : ''}: ${plural(count, 'method')}. The table below holds every value.`;
     const range = nets.length ? ` Static nets reach from ${percent(Math.min(...nets.map((n) => n.accuracy[0])))} to ${percent(Math.max(...nets.map((n) => n.accuracy[0])))}.` : '';
-    return `Accuracy against ${state.by === 'macs' ? 'executed MACs' : 'parameters'} on ${state.task}: ${plural(series.length, 'method')}, ${plural(count, 'point')}.${range} The table below holds every value.`;
+    return `Accuracy against ${{ macs: 'executed MACs', ms: `milliseconds at batch ${state.batch}`, params: 'parameters' }[state.by]} on ${state.task}: ${plural(series.length, 'method')}, ${plural(count, 'point')}.${range} The table below holds every value.`;
   }
   function light(id = state.method) { // one method before the others
     const svg = chart.querySelector('svg'), some = svg && id && svg.querySelector(`.dyn-curve[data-method="${CSS.escape(id)}"]`);
@@ -270,7 +287,8 @@
       el('p', { class: 'dyn-badges' }, el('span', { class: 'dyn-badge ' + m.tone }, m.verdict), m.stale ? el('span', { class: 'dyn-badge dyn-doubt' }, 'stale: the code changed since this was measured') : null),
       el('p', { class: 'dyn-small' }, m.said.join(' ')),
       p ? el('h3', {}, `${m.net} on ${m.task}, ${setting(m, p)}`) : el('h3', {}, `${m.net} on ${m.task}, ${plural(m.points.length, 'setting')}`),
-      p ? facts([`accuracy, ${plural(p.seeds, 'seed')}`, interval(p.accuracy, percent)], ['executed MACs', number(p.macs[0])], ['of everything on', percent(share(m, p))], ['points above static', p.gain ? interval(p.gain, points) : 'no static net as cheap'], ['parameters', number(m.params)])
+      p ? facts([`accuracy, ${plural(p.seeds, 'seed')}`, interval(p.accuracy, percent)], ['executed MACs', number(p.macs[0])], ['of everything on', percent(share(m, p))], ['points above static', p.gain ? interval(p.gain, points) : 'no static net as cheap'], ['parameters', number(m.params)],
+        ...p.times.flatMap((t) => [[`ms, batch ${t.batch}`, t.void ? `void, ${noise(t)}` : clocked(t, '')], [`ms dense, batch ${t.batch}`, t.void ? 'void' : `${digits(t.dense)}, ${noise(t)}`], [`ratio to ${reference(m)}, batch ${t.batch}`, t.void ? 'void' : digits(t.ratio)]]))
         : facts(['parameters', number(m.params)], ['everything on', number(m.full) + ' MACs'], ...m.points.map((x) => [setting(m, x), `${percent(x.accuracy[0])}, ${number(x.macs[0])} MACs`])),
       ...m.receipts.flatMap((r) => [el('h3', {}, `Receipt of a larger net, batch ${r.batch}`),
         facts(['MACs, of everything on', percent(r.share)], ['time, sparse over dense', timed(r)], ['ms, dense and sparse', `${digits(r.ms[0])} and ${digits(r.ms[1])}`])]),
@@ -303,10 +321,11 @@
     else if (held) scroll.querySelector(`[data-row="${CSS.escape(held)}"]`)?.focus({ preventScroll: true });
   }
   function csv() {
-    const sheet = [['task', 'key', 'method', 'knob', 'budget', 'seeds', 'accuracy', 'accuracy_low', 'accuracy_high', 'executed_macs', 'share_of_full', 'parameters', 'above_static', ...batches.map((b) => `time_ratio_batch_${b}`), 'verdict', 'stale', ...names.filter((f) => f !== 'verdict')]];
+    const sheet = [['task', 'key', 'method', 'knob', 'budget', 'seeds', 'accuracy', 'accuracy_low', 'accuracy_high', 'executed_macs', 'share_of_full', 'parameters', 'above_static', ...batches.flatMap((b) => ['ms', 'ms_low', 'ms_high', 'ms_dense', 'over_reference', 'noise', 'void'].map((c) => `${c}_batch_${b}`)), ...batches.map((b) => `time_ratio_batch_${b}`), 'verdict', 'stale', ...names.filter((f) => f !== 'verdict')]];
+    const milliseconds = (x) => batches.flatMap((b) => { const t = at(x, b); return !t ? Array(7).fill('') : t.void ? ['', '', '', '', '', t.noise, 'void'] : [...t.ms, t.dense ?? '', t.ratio, t.noise, '']; });
     for (const { m, p, n, accuracy, macs, params } of rows()) {
-      if (n) sheet.push([state.task, '', `static: ${n.net}`, '', '', n.seeds, ...accuracy, macs, 1, params, '', ...batches.map(() => ''), 'static', '', ...names.slice(1).map(() => '')]);
-      else sheet.push([m.task, m.key, m.method, m.knob, p.budget, p.seeds, ...accuracy, macs, share(m, p), params, p.gain?.[0], ...batches.map((b) => { const r = receipt(m, b); return r && !r.void ? r.time[0] : null; }), m.verdict, m.stale ? 'stale' : '',
+      if (n) sheet.push([state.task, '', `static: ${n.net}`, '', '', n.seeds, ...accuracy, macs, 1, params, '', ...milliseconds(n), ...batches.map(() => ''), 'static', '', ...names.slice(1).map(() => '')]);
+      else sheet.push([m.task, m.key, m.method, m.knob, p.budget, p.seeds, ...accuracy, macs, share(m, p), params, p.gain?.[0], ...milliseconds(p), ...batches.map((b) => { const r = receipt(m, b); return r && !r.void ? r.time[0] : null; }), m.verdict, m.stale ? 'stale' : '',
         ...names.filter((f) => f !== 'verdict').map((f) => m.facets[f].join('; '))]);
     }
     // numbers as they are; no spreadsheet takes a word for a formula
@@ -317,15 +336,16 @@
   // ---- all together
   const TELLS = {
     macs: 'Each curve is one method over its budgets: means over seeds, bars are 95% intervals. The band is the static frontier: the best static net so far, interpolated over log MACs for each seed, its mean and 95% interval over seeds; dashed beyond the dearest net that was trained. A method earns its gates above the band.',
+    ms: 'Milliseconds per input on one core: each net, trained with seed 0, timed as a ratio to one static net of its task in the same rounds, times that net’s own milliseconds; so the axis compares across processes. Bars across are quartiles over rounds, bars upright the 95% interval of the accuracy. The band is the static frontier over the same axis, its nets timed alike. A hollow point, or a dashed static net, is void: the machine was not quiet. No claim is judged here: on nets this small overhead outweighs arithmetic.',
     params: 'All parameters of the trained net count, whatever the budget leaves on: they must be kept in memory. The band is the best static net with as many parameters or fewer, its mean and 95% interval over seeds.',
-    time: 'Times come from receipts: a larger net of the same method on one core, its weights random and, where its budget allows, its gates on about as often as those of the trained net. It has no accuracy, so its time is drawn against its MACs: the median of sparse over dense, bars are quartiles. Milliseconds stand in the panel; the small trained nets were not timed.' };
+    time: 'Times come from receipts: a larger net of the same method on one core, its weights random and, where its budget allows, its gates on about as often as those of the trained net. It has no accuracy, so its time is drawn against its MACs: the median of sparse over dense, bars are quartiles. The small trained nets stand under Time.' };
   function draw() {
     const shown = here().filter((m) => fits(m)), count = names.reduce((n, f) => n + state.words[f].size, 0);
     task.value = state.task; setBy(state.by); setBatch(String(state.batch)); statics.checked = state.statics;
-    batch.hidden = state.by !== 'time'; tick.hidden = !state.task; clear.hidden = !count;
-    const none = state.by === 'time' ? shown.filter((m) => !receipt(m, state.batch)).length : 0;
+    batch.hidden = !BATCHED.has(state.by); tick.hidden = !state.task; clear.hidden = !count;
+    const none = BATCHED.has(state.by) ? shown.filter((m) => !spots(m).length).length : 0, open = BATCHED.has(state.by) ? shown.flatMap(spots).filter((s) => s.open).length : 0;
     const word = state.task ? 'method' : 'result';
-    status.textContent = (shown.length === here().length ? plural(shown.length, word) : `${shown.length} of ${plural(here().length, word)}`) + (state.task ? ` on ${state.task}` : ' on every task') + (none ? `, ${none} without a receipt` : '');
+    status.textContent = (shown.length === here().length ? plural(shown.length, word) : `${shown.length} of ${plural(here().length, word)}`) + (state.task ? ` on ${state.task}` : ' on every task') + (none ? `, ${none} ${state.by === 'ms' ? 'not timed' : 'without a receipt'}` : '') + (open ? `, ${plural(open, 'void point')}` : '');
     summary.textContent = count ? `Filters: ${[...names.flatMap((f) => [...state.words[f]])].join(', ')}` : 'Filters';
     for (const { f, w, chip, count: number } of chips) {
       const n = here().filter((m) => fits(m, f) && m.facets[f].includes(w)).length, on = state.words[f].has(w);

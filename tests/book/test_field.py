@@ -20,6 +20,7 @@ HELD = {p.name.removesuffix(".json"): evidence.load_result(p) for p in sorted(RE
 TASK = max({r["task"] for r in HELD.values()}, key=lambda task: sum(r["task"] == task for r in HELD.values()))
 ON_TASK = {name: r for name, r in HELD.items() if r["task"] == TASK}
 NAME = "veit2018convolutional"
+TIMES = {name: evidence.times(r, evidence.static_clock(r, RESULTS)) for name, r in HELD.items()}
 KNOB, POINTS = HELD[NAME]["budget"]["name"], evidence.summary(HELD[NAME])
 
 
@@ -138,9 +139,95 @@ def test_against_parameters_every_budget_stands_at_one_place(watched):
     assert page.locator(".dyn-band").count() > 0
 
 
-def test_time_is_drawn_against_macs_for_one_batch_and_for_every_task(watched):
+def test_milliseconds_are_drawn_at_every_budget_for_one_batch(watched):
     page = ready(watched().open(FIELD))
     against(page, "Time")
+    for batch in (1, 32):
+        against(page, f"batch {batch}")
+        timed = {(name, p.budget): next(t for t in TIMES[name] if (t["budget"], t["batch"]) == (p.budget, batch))
+                 for name, r in ON_TASK.items() if TIMES[name] for p in evidence.summary(r)}  # fmt: skip
+        at = points(page)
+        assert len(at) == len(timed)
+        order = {name: [p.budget for p in evidence.summary(r)] for name, r in ON_TASK.items()}
+        drawn = {(name, order[name][i]): x for (name, i), (x, _) in at.items()}
+        for a, x in drawn.items():
+            for b, x1 in drawn.items():
+                assert x <= x1 + 0.2 or timed[a]["ms"] > timed[b]["ms"]
+        void = {(name, b) for (name, b), t in timed.items() if t["void"]}
+        hollow = page.locator(".dyn-spot.dyn-void").evaluate_all(
+            "all => all.map(e => [e.dataset.method, e.dataset.point])")  # fmt: skip
+        assert {(m, order[m][int(i)]) for m, i in hollow} == void
+        assert f"milliseconds at batch {batch}" in page.locator(".dyn-plot svg").get_attribute("aria-label")
+        assert page.locator(".dyn-plot").get_by_text(f"milliseconds per input, batch {batch}").count() == 1
+    assert "by=ms" in page.url and "batch=32" in page.url
+    assert page.locator(".dyn-plot .dyn-band").count() > 0
+    nets = {run["net"] for run in evidence.load_static(ON_TASK[NAME], RESULTS)}
+    assert page.locator(".dyn-net").count() == len(nets)
+    assert "No claim is judged here" in page.locator(".dyn-plot-about").first.inner_text()
+    page.reload()
+    assert points(ready(page)) == at
+
+
+def test_a_point_in_milliseconds_tells_ratio_noise_and_reference(watched):
+    page = ready(watched().open(f"{FIELD}?by=ms"))
+    time = next(t for t in TIMES[NAME] if (t["budget"], t["batch"]) == (POINTS[0].budget, 1))
+    spot(page, NAME).dispatch_event("pointerenter")
+    told = page.locator(".dyn-readout").inner_text()
+    assert f"{KNOB} {POINTS[0].budget:g}, batch 1: accuracy {100 * POINTS[0].accuracy.mean:.1f} %" in told
+    assert f"{time['ms']:.3g} ms (quartiles " in told
+    assert f"dense {time['ms_dense']:.3g} ms" in told
+    assert f"of the time of {HELD[NAME]['clock']['reference']['net']}, noise {time['noise']:.2f}" in told
+    spot(page, NAME).click()
+    detail = page.locator(".dyn-detail").inner_text()
+    assert "ms, batch 1" in detail and "ms dense, batch 32" in detail
+    label = page.locator(".dyn-net title").first.text_content()
+    assert "ms (quartiles" in label and "noise" in label
+
+
+def test_by_keyboard_through_milliseconds(watched):
+    page = ready(watched().open(f"{FIELD}?by=ms&method={NAME}&budget={POINTS[0].budget:g}"))
+    page.locator('.dyn-spot[tabindex="0"]').focus()
+    page.keyboard.press("ArrowRight")
+    assert (focused(page), focused(page, "data-point")) == (NAME, "1")
+    assert "of the time of" in page.locator(".dyn-readout").inner_text()
+    page.keyboard.press("Enter")
+    assert f"budget={POINTS[1].budget:g}" in page.url
+
+
+def test_a_void_point_is_hollow_and_says_so(watched):
+    """The data of the page with one row made void before the script runs."""
+    one = watched(accept_downloads=True)
+
+    def spoil(route):
+        def swap(match):
+            data = json.loads(match[1])
+            method = next(m for m in data["methods"] if m["id"] == NAME)
+            method["points"][1]["times"][0].update(void=True, noise=1.4)
+            data["tasks"][0]["static"][0]["nets"][0]["times"][0].update(void=True, noise=1.3)
+            return f'<script type="application/json">{json.dumps(data).replace("<", chr(92) + "u003c")}</script>'
+
+        body = route.fetch().text()
+        body = re.sub(r'<script type="application/json">(\{"tasks".*?)</script>', swap, body, flags=re.S)
+        route.fulfill(body=body, content_type="text/html; charset=utf-8")
+
+    before = sum(t["void"] for name in ON_TASK for t in TIMES[name] if t["batch"] == 1)
+    own = next(t for t in TIMES[NAME] if (t["budget"], t["batch"]) == (POINTS[1].budget, 1))
+    one.context.route(re.compile(r"/book/field\.html"), spoil)
+    page = ready(one.open(f"{FIELD}?by=ms&method={NAME}&budget={POINTS[1].budget:g}"))
+    assert "dyn-void" in spot(page, NAME, 1).get_attribute("class")
+    assert "void, the machine was not quiet" in spot(page, NAME, 1).get_attribute("aria-label")
+    assert f"{before + (not own['void'])} void point" in page.locator("#dyn-field .dyn-sum").inner_text()
+    assert "void, noise 1.40" in page.locator(".dyn-detail").inner_text()
+    assert page.locator(".dyn-net[stroke-dasharray]").count() >= 1
+    assert page.locator(f'tr:has([data-row="{NAME}:1"])').get_by_text("void (noise 1.40)").count() == 1
+    _, rows = downloaded(page)
+    row = next(r for r in rows if r["key"] == NAME and float(r["budget"]) == POINTS[1].budget)
+    assert (row["ms_batch_1"], row["noise_batch_1"], row["void_batch_1"]) == ("", "1.4", "void")
+
+
+def test_time_is_drawn_against_macs_for_one_batch_and_for_every_task(watched):
+    page = ready(watched().open(FIELD))
+    against(page, "Receipts")
     timed = {name for name, r in ON_TASK.items() if r["receipts"]}
     assert {name for name, _ in points(page)} == timed
     before = points(page, NAME)
@@ -148,7 +235,7 @@ def test_time_is_drawn_against_macs_for_one_batch_and_for_every_task(watched):
     assert points(page, NAME) != before
     assert "by=time" in page.url and "batch=32" in page.url
     assert "It has no accuracy" in page.locator(".dyn-plot-about").first.inner_text()
-    page.get_by_label("Task", exact=True).select_option(label="every task: time only")
+    page.get_by_label("Task", exact=True).select_option(label="every task: receipts only")
     assert {name for name, _ in points(page)} == {name for name, r in HELD.items() if r["receipts"]}
     page.reload()
     assert len(points(ready(page))) == sum(bool(r["receipts"]) for r in HELD.values())
@@ -266,10 +353,10 @@ def test_the_table_holds_what_the_plot_holds_and_sorts(watched):
     assert head.locator("[aria-sort]").get_attribute("aria-sort") == "ascending"
     assert focused(page, "data-sort") == "accuracy"
     head.get_by_role("button", name="Above static").click()
-    above = column(9)
+    above = column(11)
     assert above[-1] == "–", "what has no value stands last"
     head.get_by_role("button", name="Above static").click()
-    assert column(9)[-1] == "–"
+    assert column(11)[-1] == "–"
     assert "sort=gain" in page.url
     page.reload()
     assert ready(page).locator("[aria-sort] button").get_attribute("data-sort") == "gain"
@@ -305,6 +392,12 @@ def test_csv_holds_the_figures_unrounded(watched):
         assert float(row["executed_macs"]) == pytest.approx(point.macs.mean, rel=1e-12)
         assert float(row["share_of_full"]) == pytest.approx(point.macs.mean / HELD[NAME]["full"], rel=1e-12)
         assert float(row["parameters"]) == HELD[NAME]["params"]
+        for time in (t for t in TIMES[NAME] if t["budget"] == point.budget and not t["void"]):
+            batch = time["batch"]
+            assert float(row[f"ms_batch_{batch}"]) == pytest.approx(time["ms"], rel=1e-12)
+            assert float(row[f"ms_dense_batch_{batch}"]) == pytest.approx(time["ms_dense"], rel=1e-12)
+            assert float(row[f"over_reference_batch_{batch}"]) == pytest.approx(time["sparse"][0], rel=1e-12)
+            assert float(row[f"noise_batch_{batch}"]) == pytest.approx(time["noise"], rel=1e-12)
     assert all(row["verdict"] == "static" for row in rows if not row["key"])
 
 
@@ -332,7 +425,7 @@ def test_the_plain_tables_stand_without_javascript(watched):
     assert plain.locator("tbody th:has(a)").count() == settings
 
 
-@pytest.mark.parametrize("query", [f"?method={NAME}&budget={POINTS[0].budget:g}", "?task=all", "?by=params"])
+@pytest.mark.parametrize("query", [f"?method={NAME}&budget={POINTS[0].budget:g}", "?task=all", "?by=params", "?by=ms"])
 def test_on_a_phone_nothing_is_wider_than_the_page(watched, query):
     page = watched().open(FIELD + query)
     page.set_viewport_size(PHONE)
@@ -342,7 +435,7 @@ def test_on_a_phone_nothing_is_wider_than_the_page(watched, query):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("query", ["", f"?method={NAME}&budget={POINTS[0].budget:g}&unit=layer", "?task=all"])
+@pytest.mark.parametrize("query", ["", f"?method={NAME}&budget={POINTS[0].budget:g}&unit=layer", "?task=all", "?by=ms"])
 def test_accessible(watched, query, scheme):
     page = ready(watched(color_scheme=scheme).open(FIELD + query))
     page.wait_for_timeout(400)  # fonts and transitions of the theme settle
