@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from .cost import outline, price, zeros
 from .dynamic import Dynamic
+from .kernels.masked_conv import masked_conv2d
 from .trace import Decision, Trace
 
 
@@ -150,14 +151,14 @@ def run_channels(gate: Tensor, module: nn.Module, x: Tensor, *, name: str, spars
 def run_where(gate: Tensor, module: nn.Conv2d, x: Tensor, *, name: str, sparse: bool) -> tuple:
     """Compute the output pixels of one convolution where `gate` [B, 1, H_out, W_out] is on; zero elsewhere.
 
-    Sparse: patches are gathered at active pixels only, one matrix product per group, scattered back. Its gradient
-    reaches `x`, the weights, and the gate where it is on.
+    Sparse: the masked-convolution kernel (kernels/masked_conv). Its gradient reaches `x`, the weights, and the gate
+    where it is on.
     Raises TypeError unless `module` is an nn.Conv2d with zero padding, ValueError if the mask has another size.
     """
     if not isinstance(module, nn.Conv2d) or module.padding_mode != "zeros" or isinstance(module.padding, str):
         raise TypeError("run_where takes an nn.Conv2d with numeric zero padding")
     cost = price(module, x)
-    channels, *grid = cost.shapes.size
+    _, *grid = cost.shapes.size
     if list(gate.shape[1:]) != [1, *grid]:
         raise ValueError(f"run_where {name!r}: the gate is {list(gate.shape)}, "
                          f"the output needs [B, 1, {grid[0]}, {grid[1]}]")
@@ -166,24 +167,9 @@ def run_where(gate: Tensor, module: nn.Conv2d, x: Tensor, *, name: str, sparse: 
     trace = Trace(bill, torch.full_like(bill, cost.macs), (Decision(name, "pixel", gate, each, shape=tuple(grid)),))
     if not sparse:
         return _select(gate, module(x)), trace
-    on = _hard(gate.detach(), "run_where")[:, 0].nonzero()                   # [P, 3]: sample, row, column
-    y = torch.zeros(len(x), *grid, channels, dtype=x.dtype, device=x.device)
-    if len(on) == 0:
-        return y.movedim(3, 1), trace
-    b, i, j = on.unbind(1)
-    (kh, kw), (sh, sw), (ph, pw), (dh, dw) = module.kernel_size, module.stride, module.padding, module.dilation
-    padded = F.pad(x, (pw, pw, ph, ph))
-    rows = (i * sh)[:, None, None] + torch.arange(kh, device=x.device)[:, None] * dh
-    cols = (j * sw)[:, None, None] + torch.arange(kw, device=x.device)[None, :] * dw
-    patches = padded.movedim(1, 3)[b[:, None, None], rows, cols]               # [P, kh, kw, C_in]
-    g = module.groups
-    patches = patches.unflatten(3, (g, -1)).permute(3, 0, 4, 1, 2).flatten(2)  # [g, P, C_in/g * kh * kw]
-    weight = module.weight.flatten(1).unflatten(0, (g, -1)).transpose(1, 2)    # [g, C_in/g * kh * kw, C_out/g]
-    values = torch.bmm(patches, weight).transpose(0, 1).flatten(1)             # [P, C_out]
-    if module.bias is not None:
-        values = values + module.bias
-    values = values * gate[b, 0, i, j].unsqueeze(1).to(values.dtype)
-    return y.index_put((b, i, j), values).movedim(3, 1), trace
+    y = masked_conv2d(x, _hard(gate.detach(), "run_where"), module.weight, module.bias, stride=module.stride,
+                      padding=module.padding, dilation=module.dilation, groups=module.groups)
+    return (y * gate.to(y.dtype) if gate.requires_grad else y), trace
 
 
 def run_kept(gate: Tensor, module: nn.Module, x: Tensor, *, name: str, sparse: bool,
@@ -255,6 +241,8 @@ def run_experts(gate: Tensor, modules, x: Tensor, *, name: str, sparse: bool, we
 
 def _first(xs) -> Tensor:
     """The first tensor of a pytree: it tells batch size and device."""
+    if xs and isinstance(xs[0], Tensor):
+        return xs[0]
     for leaf in pytree.tree_leaves(xs):
         if isinstance(leaf, Tensor):
             return leaf

@@ -5,38 +5,53 @@ import torch
 from torch import Tensor, nn
 
 from ..decide.masks import reads
-from ..execute import Decision, Trace, price, run_where
+from ..execute import Decision, Trace, price
+from ..execute.kernels.masked_conv.branch import layers_of, masked_branch
 
 
 def run_masked(mask: Tensor, branch: nn.Sequential, x: Tensor, *, name: str, sparse: bool,
-               weight: Tensor | None = None) -> tuple[Tensor, Trace]:
+               weight: Tensor | None = None, residual: Tensor | None = None) -> tuple[Tensor, Trace]:
     """Run `branch` for the output pixels where `mask` [B, 1, H, W] is on; zero elsewhere.
 
-    branch: convolutions, and layers between them that treat every pixel alike (batch normalisation, ReLU). The last
-    convolution computes the mask, each one before it what the next one reads; each is billed on its own mask. The
-    trace has one decision, the mask itself with its soft `weight`.
+    branch: convolutions, each with batch normalisation and ReLU behind it or not. The last convolution computes the
+    mask, each one before it what the next one reads; each is billed on its own mask. The trace has one decision, the
+    mask itself with its soft `weight`. With a `residual` [B, C, H, W] the value is relu(residual + branch), everywhere.
 
     Dense: every pixel is computed, so that batch normalisation learns from all of them, and the mask multiplies the
-    last layer's output. Sparse: a pixel outside a convolution's mask holds nonsense, but no later pixel reads it.
-    Raises RuntimeError for sparse training.
+    last layer's output. Sparse: the branch runs as one kernel (execute/kernels/masked_conv/branch.py).
+    Raises RuntimeError for sparse training, ValueError for a sparse mask that is soft, TypeError for other layers.
     """
     if sparse and branch.training:
         raise RuntimeError(f'run_masked {name!r}: batch normalisation learns from every pixel; train with '
                            'execute("dense")')
+    y, spent, full = (_sparse if sparse else _dense)(mask, branch, x, residual)
+    decision = Decision(name, "pixel", mask, full / mask.shape[2:].numel(), weight, shape=tuple(mask.shape[2:]))
+    return y, Trace(spent, torch.full_like(spent, full), (decision,))
+
+
+def _sparse(mask, branch, x, residual):
+    if not torch.equal(mask, mask * mask):
+        raise ValueError("run_masked: sparse execution needs a mask of exactly 0 or 1 (found soft values or NaN)")
+    into = None if residual is None else residual.relu().contiguous(memory_format=torch.channels_last)
+    y, steps = masked_branch(x, mask, layers_of(branch), residual=residual, relu=int(residual is not None), into=into)
+    each = [step.layer.weight.numel() for step in steps]                       # MACs of one output pixel
+    spent = sum(step.mask.flatten(1).sum(1).double() * macs for step, macs in zip(steps, each, strict=True))
+    return y, spent, sum(step.geometry.pixels // max(len(x), 1) * macs for step, macs in zip(steps, each, strict=True))
+
+
+def _dense(mask, branch, x, residual):
     spent = full = 0
     gates = _gates(mask, branch, x)
     for layer in branch:
-        if not isinstance(layer, nn.Conv2d):
-            x = layer(x)
-            continue
-        gate, macs = gates.pop(0), price(layer, x).macs
-        spent, full = spent + gate.double().flatten(1).sum(1) * (macs / gate.shape[2:].numel()), full + macs
-        x = run_where(gate, layer, x, name=name, sparse=True)[0] if sparse else layer(x)
-    decision = Decision(name, "pixel", mask, full / mask.shape[2:].numel(), weight, shape=tuple(mask.shape[2:]))
-    trace = Trace(spent, torch.full_like(spent, full), (decision,))
+        if isinstance(layer, nn.Conv2d):
+            gate, macs = gates.pop(0), price(layer, x).macs
+            spent, full = spent + gate.double().flatten(1).sum(1) * (macs / gate.shape[2:].numel()), full + macs
+        x = layer(x)
     if mask.requires_grad and torch.is_grad_enabled():
-        return mask * x, trace                                       # the mask learns from pixels where it is off, too
-    return torch.where(mask != 0, x, torch.zeros((), dtype=x.dtype, device=x.device)), trace
+        y = mask * x                                                 # the mask learns from pixels where it is off, too
+    else:
+        y = torch.where(mask != 0, x, torch.zeros((), dtype=x.dtype, device=x.device))
+    return (y if residual is None else (residual + y).relu()), spent, full
 
 
 def _gates(mask: Tensor, branch: nn.Sequential, x: Tensor) -> list[Tensor]:

@@ -139,3 +139,17 @@ def test_a_view_of_a_parameter_is_counted_like_any_tensor():
     with torch.no_grad(), measured() as bill:
         cell(torch.zeros(5, 3), start.expand(5, -1))
     assert bill.macs == 5 * 3 * 4 * (3 + 4)
+
+
+def test_what_kernels_issued_stands_beside_what_ran():
+    from dynnotes.execute.kernels.masked_conv import masked_conv2d
+    x, weight = torch.randn(2, 5, 6, 6), torch.randn(3, 5, 3, 3)
+    mask = torch.rand(2, 1, 6, 6) < 0.5
+    with measured() as bill:
+        masked_conv2d(x, mask, weight, padding=1, backend="cpu")
+        x.flatten(1) @ x.flatten(1).T
+    assert bill.macs == int(mask.sum()) * 3 * 5 * 9 + 2 * 180 * 2
+    assert bill.issued > int(mask.sum()) * 3 * 5 * 9 and bill.issued % int(mask.sum()) == 0      # lanes of three outputs
+    with measured() as bill:
+        x.flatten(1) @ x.flatten(1).T
+    assert bill.issued is None

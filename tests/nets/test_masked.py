@@ -51,20 +51,20 @@ def test_the_bill_is_what_ran_in_both_forms(branch):
 
 
 @pytest.mark.parametrize("branch", BRANCHES)
-def test_sparse_reads_no_pixel_that_it_did_not_compute(branch):
-    """What every convolution skipped is poisoned: were it read, the output would be NaN."""
+def test_with_a_residual_both_forms_are_the_block(branch):
     branch, x, y, mask = case(branch)
+    residual = torch.randn_like(y)
+    for sparse in (False, True):
+        with torch.no_grad():
+            found, _ = run_masked(mask, branch, x, name="b", sparse=sparse, residual=residual)
+        torch.testing.assert_close(found, (residual + y * mask).relu(), rtol=1e-12, atol=1e-12)
 
-    class Poison(nn.Module):
-        def forward(self, x):
-            return torch.where((x == 0).all(1, keepdim=True), torch.nan, x)
 
-    layers = []
-    for layer in branch[:-1]:
-        layers += [layer, Poison()] if isinstance(layer, nn.Conv2d) else [layer]
-    with torch.no_grad():
-        found, _ = run_masked(mask, nn.Sequential(*layers, branch[-1]).eval(), x, name="b", sparse=True)
-    torch.testing.assert_close(found, y * mask, rtol=1e-12, atol=1e-12)
+def test_a_soft_mask_cannot_skip():
+    branch, x, _, mask = case(basic(3, 5))
+    for soft in (mask * 0.5, mask / mask):
+        with pytest.raises(ValueError, match="exactly 0 or 1"), torch.no_grad():
+            run_masked(soft, branch, x, name="b", sparse=True)
 
 
 def test_an_infinite_pixel_outside_the_mask_stays_outside():

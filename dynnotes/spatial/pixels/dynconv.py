@@ -77,15 +77,16 @@ class DynConv(Dynamic):
     def parts(self, x: Tensor) -> tuple[Tensor, Trace, list[Trace]]:
         """The answer, the bill of what always runs, and that of every block's branch: the loss needs them apart."""
         x, static = run(self.stem, x)
-        branches = []
+        x, branches = x.contiguous(memory_format=torch.channels_last), []      # as sparse execution reads it
         for i, (unit, branch, short) in enumerate(zip(self.masks, self.branches, self.shortcuts, strict=True)):
             logits, looking = run(unit, x)                                     # [B, 1, H', W']
             soft = logits.sigmoid()
             noisy = self.progress < self.noise
             mask = gumbel_sigmoid(logits, noise=noisy) if self.training else (soft > self.threshold).to(x)
-            y, running = run_masked(mask, branch, x, name=f"block {i + 1}", sparse=self.sparse, weight=soft)
-            x, passing = run(short, x)
-            x, static = (x + y).relu(), static + looking + passing             # [B, C', H', W']
+            x_short, passing = run(short, x)
+            x, running = run_masked(mask, branch, x, name=f"block {i + 1}", sparse=self.sparse, weight=soft,
+                                    residual=x_short)                          # [B, C', H', W']
+            static = static + looking + passing
             branches.append(running)
         y, last = run(self.head, x)
         return y, static + last, branches

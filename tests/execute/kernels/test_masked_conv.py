@@ -163,7 +163,7 @@ def test_any_shape(batch, channels, each, groups, height, width, kernel, stride,
     weight = torch.randn(each * groups, channels, *kernel, generator=generator, dtype=torch.float64)
     bias = torch.randn(len(weight), generator=generator, dtype=torch.float64)
     try:
-        geometry = geometry_of(x, weight, **options)
+        geometry = geometry_of(x.shape, weight.shape, **options)
     except ValueError:                                               # the kernel is larger than the input: torch agrees
         with pytest.raises(RuntimeError):
             F.conv2d(x, weight, None, **options)
@@ -191,7 +191,7 @@ def test_macs_are_in_the_shapes_and_nothing_less_is_issued(backend):
         masked_conv2d(x, mask, weight, bias, **options, backend=backend)
     needed = int(mask.sum()) * weight.numel()
     assert bill.macs == needed
-    geometry, rows = geometry_of(x, weight, **options), active(mask)[0]
+    geometry, rows = geometry_of(x.shape, weight.shape, **options), active(mask)[0]
     issued = BACKENDS[backend].forward(geometry, x, weight, bias, None, rows, None, 0, False)[1]
     assert issued >= needed
 
@@ -211,7 +211,7 @@ def test_the_compiled_kernel_issues_what_its_lanes_hold():
     """64 outputs are whole vectors: not one multiplication more than asked. 65 pad to the next vector."""
     for outputs, cpu in itertools.product((64, 65), CPUS):
         x, mask, weight, bias, _, options = problem((1, 16, outputs, 9, 9, 3, 1, 1, 1, 1), torch.float32)
-        geometry, rows = geometry_of(x, weight, **options), active(mask)[0]
+        geometry, rows = geometry_of(x.shape, weight.shape, **options), active(mask)[0]
         with compiled.only(cpu):
             issued = native.forward(geometry, x, weight, bias, None, rows, None, 0, False)[1]
         lanes = {"avx512": 16, "avx2": 8, "generic": 4}[cpu]
@@ -225,7 +225,7 @@ def test_two_threads_share_the_work():
     wide = torch.randn(512, 64, 3, 3)
     torch.set_num_threads(2)
     try:
-        geometry, rows = geometry_of(x, weight, **options), active(mask)[0]
+        geometry, rows = geometry_of(x.shape, weight.shape, **options), active(mask)[0]
         assert native.threads_of(geometry, x, weight, rows) == 2                 # shared by pixels
         assert native.threads_of(geometry, x, wide, active(few)[0]) == 2         # few pixels: by outputs
         assert native.threads_of(geometry, x, weight[:1], active(few)[0]) == 1   # not worth waking one
@@ -265,7 +265,7 @@ def test_changed_weights_are_packed_again():
 def test_packed_rows_in_and_out():
     """What fused blocks are made of: rows instead of maps, on either side."""
     x, mask, weight, bias, residual, options = problem(SHAPES[0], residual=True)
-    geometry, (rows, _) = geometry_of(x, weight, **options), active(mask)
+    geometry, (rows, _) = geometry_of(x.shape, weight.shape, **options), active(mask)
     some, ranks = active(torch.rand(2, 1, 13, 11) < 0.7, inverse=True)
     packed = x.movedim(1, 3).reshape(-1, 64)[some.long()]
     where = torch.zeros(2 * 13 * 11, dtype=torch.bool).index_fill(0, some.long(), True).view(2, 1, 13, 11)
@@ -325,7 +325,7 @@ def test_a_mask_of_numbers_is_a_mask():
 
 def test_the_operators_pass_torchs_own_checks():
     x, mask, weight, bias, residual, options = problem((1, 4, 6, 5, 5, 3, 1, 1, 1, 1), residual=True)
-    geometry, (rows, _) = geometry_of(x, weight, **options), active(mask)
+    geometry, (rows, _) = geometry_of(x.shape, weight.shape, **options), active(mask)
     where = ([1, 5, 5], [3, 3], [1, 1], [1, 1], [1, 1], 1)
     for backend in ("reference", "torch", "cpu"):
         leaves = [t.detach().requires_grad_() for t in (x, weight, bias, residual)]

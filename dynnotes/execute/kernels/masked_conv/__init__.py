@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from . import native
-from .geometry import Geometry
+from .geometry import Geometry, geometry_of
 from .operator import BACKENDS, call
 
-__all__ = ["Geometry", "active", "masked_conv2d"]
+__all__ = ["Geometry", "active", "best", "geometry_of", "masked_conv2d"]
 
 
 def masked_conv2d(x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride=1, padding=0,
@@ -28,33 +28,16 @@ def masked_conv2d(x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None =
     Gradients reach x, weight, bias and residual. backend: None for the best there is.
     Raises ValueError for shapes, devices, dtypes or masks that do not fit; the message says which.
     """
-    geometry = geometry_of(x, weight, stride, padding, dilation, groups)
+    geometry = geometry_of(x.shape, weight.shape, stride, padding, dilation, groups)
     _check(geometry, x, mask, weight, bias, residual, relu, backend)
     rows, _ = active(mask)
     return call(geometry, x, weight, bias, residual, rows, None, relu, False, backend or best(x))
 
 
-def geometry_of(x: Tensor, weight: Tensor, stride=1, padding=0, dilation=1, groups: int = 1) -> Geometry:
-    """The Geometry of conv2d(x, weight, ...). Raises ValueError where channels or kernel do not fit."""
-    if x.dim() != 4 or weight.dim() != 4:
-        raise ValueError(f"masked convolution: x is [B, C, H, W] and weight [O, C / groups, kh, kw], "
-                         f"not {list(x.shape)} and {list(weight.shape)}")
-    if groups < 1 or x.shape[1] != weight.shape[1] * groups or len(weight) % groups:
-        raise ValueError(f"masked convolution: weight {list(weight.shape)} in {groups} groups does not take "
-                         f"{x.shape[1]} channels")
-    geometry = Geometry(len(x), tuple(x.shape[2:]), tuple(weight.shape[2:]), *map(_pair, (stride, padding, dilation)),
-                        groups)
-    if min(geometry.out) < 1:
-        raise ValueError(f"masked convolution: a kernel of {geometry.kernel} with dilation {geometry.dilation} is "
-                         f"larger than the padded input {geometry.size}")
-    return geometry
-
-
 def active(mask: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor | None]:
     """(flat places where `mask` is on, ascending, int32; with `inverse` the rank of each place or -1, int32)."""
-    on = mask.detach()
-    on = on if on.dtype is torch.bool else on != 0
-    if on.device.type == "cpu" and native.available():
+    on = mask if mask.dtype is torch.bool else mask != 0
+    if on.is_cpu and native.available():
         return native.rows_of(on, inverse)
     flat = on.flatten()
     ranks = torch.where(flat, flat.cumsum(0) - 1, -1).int() if inverse else None
@@ -63,33 +46,29 @@ def active(mask: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor | None]:
 
 def best(x: Tensor) -> str:
     """The fastest backend for inputs like `x`."""
-    if x.device.type == "cuda" and BACKENDS["triton"].takes(x):
+    if x.is_cuda and BACKENDS["triton"].takes(x):
         return "triton"
     return "cpu" if native.takes(x) and native.available() else "torch"
 
 
-def _pair(n) -> tuple[int, int]:
-    return (n, n) if isinstance(n, int) else tuple(n)
-
-
 def _check(geometry, x, mask, weight, bias, residual, relu, backend) -> None:
-    wanted = [geometry.batch, 1, *geometry.out]
-    if list(mask.shape) != wanted:
-        raise ValueError(f"masked convolution: the mask is {list(mask.shape)}, the output needs {wanted}")
-    for name, t in (("mask", mask), ("weight", weight), ("bias", bias), ("residual", residual)):
-        if t is not None and t.device != x.device:
+    if mask.shape != (geometry.batch, 1, *geometry.out):
+        raise ValueError(f"masked convolution: the mask is {list(mask.shape)}, "
+                         f"the output needs {[geometry.batch, 1, *geometry.out]}")
+    if mask.device != x.device:
+        raise ValueError(f"masked convolution: mask is on {mask.device}, x on {x.device}")
+    for name, t, shape in (("weight", weight, weight.shape), ("bias", bias, weight.shape[:1]),
+                           ("residual", residual, (geometry.batch, len(weight), *geometry.out))):
+        if t is None:
+            continue
+        if t.device != x.device:
             raise ValueError(f"masked convolution: {name} is on {t.device}, x on {x.device}")
-        if t is not None and t is not mask and t.dtype != x.dtype:
+        if t.dtype != x.dtype:
             raise ValueError(f"masked convolution: {name} is {t.dtype}, x {x.dtype}")
-    if bias is not None and list(bias.shape) != [len(weight)]:
-        raise ValueError(f"masked convolution: bias is {list(bias.shape)}, not {[len(weight)]}")
-    if residual is not None and list(residual.shape) != [geometry.batch, len(weight), *geometry.out]:
-        raise ValueError(f"masked convolution: residual is {list(residual.shape)}, "
-                         f"not {[geometry.batch, len(weight), *geometry.out]}")
+        if t.shape != shape:
+            raise ValueError(f"masked convolution: {name} is {list(t.shape)}, not {list(shape)}")
     if relu not in (0, 1, 6):
         raise ValueError(f"masked convolution: relu is 0, 1 or 6, not {relu!r}")
-    if max(geometry.pixels, geometry.batch * geometry.size[0] * geometry.size[1]) >= 2 ** 31:
-        raise ValueError("masked convolution: more than 2**31 pixels; use smaller batches")
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"masked convolution: no backend {backend!r}; one of {', '.join(BACKENDS)}")
     if backend == "cpu" and not (native.takes(x) and native.available()):

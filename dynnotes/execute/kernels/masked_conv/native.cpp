@@ -66,7 +66,8 @@ extern "C" {
 
 // Sizes in elements. x: [batch, height, width, channels] by strides, or packed rows of `channels` when `inverse` (the
 // row of each input pixel, -1 where there is none) is given. y, residual: [batch, out_height, out_width, outputs],
-// or packed rows in the order of `rows` when `packed`. rows: flat output pixels that are on, ascending.
+// or packed rows in the order of `rows` when `packed`. rows: flat output pixels that are on, ascending. Pixels of y
+// that are off become zero, or stay as they are when `keep`.
 struct Conv {
     const void *x, *weight, *bias, *residual;
     void* y;
@@ -74,7 +75,7 @@ struct Conv {
     int64_t count, batch, height, width, channels, out_height, out_width, outputs;
     int64_t stride_n, stride_h, stride_w, stride_c;
     int64_t kernel_h, kernel_w, step_h, step_w, pad_h, pad_w, dilate_h, dilate_w, groups;
-    int64_t relu, packed, threads;     // relu: 0 none, 1 relu, 6 relu6
+    int64_t relu, packed, keep, threads;  // relu: 0 none, 1 relu, 6 relu6
 };
 }
 
@@ -240,6 +241,7 @@ static inline void finish(const Sum<T>* sums, int64_t valid, const T* residual, 
 
 // Zero the pixels before row `from`'s and after the one before it, so that a range of rows owns the gap on its left.
 template <class T> static void clear(const Conv& a, int64_t from, int64_t to) {
+    if (a.packed || a.keep) return;
     T* y = static_cast<T*>(a.y);
     for (int64_t i = from; i < to; i++) {
         int64_t begin = i ? a.rows[i - 1] + 1 : 0, end = a.rows[i];
@@ -347,21 +349,21 @@ template <class T> static int64_t forward(const Conv& a, int64_t* ran) {
         used += 1;
     };
     if (a.count == 0) {
-        if (!a.packed) clear<T>(a, 0, 0);
+        clear<T>(a, 0, 0);
     } else if (depthwise(a)) {
         parallel(threads, tiles, [&](int64_t from, int64_t to) {
             from *= TILE_P, to = std::min(a.count, to * TILE_P);
-            if (!a.packed) clear<T>(a, from, to);
+            clear<T>(a, from, to);
             add(convolve_depthwise<T>(a, from, to));
         });
     } else if (tiles >= 4 * threads || blocks < threads) {           // share out the pixels, or where they are few
         parallel(threads, tiles, [&](int64_t from, int64_t to) {
             from *= TILE_P, to = std::min(a.count, to * TILE_P);
-            if (!a.packed) clear<T>(a, from, to);
+            clear<T>(a, from, to);
             add(convolve<T>(a, from, to, 0, blocks));
         });
     } else {                                                         // the output channels
-        if (!a.packed) clear<T>(a, 0, a.count);
+        clear<T>(a, 0, a.count);
         parallel(threads, blocks, [&](int64_t from, int64_t to) { add(convolve<T>(a, 0, a.count, from, to)); });
     }
     if (ran) *ran = used;
@@ -544,6 +546,22 @@ int64_t dyn_rows(const uint8_t* mask, int64_t n, int32_t* rows, int32_t* inverse
         count += mask[i] != 0;
     }
     return count;
+}
+
+// Marks what the output pixels `rows` read of the input, in `mask` [batch, height, width], which comes zeroed.
+void dyn_reads(const Conv* a, uint8_t* mask) {
+    const int64_t area = a->out_height * a->out_width;
+    for (int64_t r = 0; r < a->count; r++) {
+        const int64_t k = a->rows[r], n = k / area, i = (k - n * area) / a->out_width, j = k % a->out_width;
+        for (int64_t u = 0; u < a->kernel_h; u++) {
+            const int64_t h = i * a->step_h - a->pad_h + u * a->dilate_h;
+            if (h < 0 || h >= a->height) continue;
+            for (int64_t v = 0; v < a->kernel_w; v++) {
+                const int64_t w = j * a->step_w - a->pad_w + v * a->dilate_w;
+                if (w >= 0 && w < a->width) mask[(n * a->height + h) * a->width + w] = 1;
+            }
+        }
+    }
 }
 
 // Bytes of packed weights.

@@ -16,14 +16,15 @@ from .geometry import Geometry
 
 SOURCE = Path(__file__).with_name("native.cpp")
 NAMES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
-_CONV = struct.Struct("31q")                                         # struct Conv of native.cpp
+_CONV = struct.Struct("32q")                                         # struct Conv of native.cpp
 
 
 @lru_cache
 def _functions(library) -> dict:
     """The library's functions by name, with their types declared."""
     number, place = ctypes.c_int64, ctypes.c_void_p
-    found = {"rows": (number, [place, number, place, place]), "sample": (number, [place, number])}
+    found = {"rows": (number, [place, number, place, place]), "sample": (number, [place, number]),
+             "reads": (None, [ctypes.c_char_p, place])}
     for name in NAMES.values():
         found |= {f"packed_{name}": (number, [number] * 4), f"pack_{name}": (None, [place] * 2 + [number] * 4),
                   f"conv_{name}": (number, [ctypes.c_char_p, place])}
@@ -49,7 +50,7 @@ def available() -> bool:
 
 
 def takes(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype in NAMES
+    return x.is_cpu and x.dtype in NAMES
 
 
 def rows_of(mask: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -62,9 +63,10 @@ def rows_of(mask: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor | None]
 
 
 def forward(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, rows: Tensor,
-            inverse: Tensor | None, relu: int, packed: bool) -> tuple[Tensor, int]:
+            inverse: Tensor | None, relu: int, packed: bool, into: Tensor | None = None) -> tuple[Tensor, int]:
     """(output, multiply-accumulates issued). x: [B, C, H, W], or packed rows [R, C] where `inverse` is given; output:
-    [B, O, H', W'], zero where off, or packed rows [len(rows), O]."""
+    [B, O, H', W'], zero where off, or packed rows [len(rows), O]. into: a channels_last map to write to, which keeps
+    what it holds where off."""
     outputs, name = weight.shape[0], NAMES[x.dtype]
     high, wide = geometry.out
     if inverse is not None:
@@ -73,9 +75,12 @@ def forward(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, 
         _warn_of_layout()
     if residual is not None and not packed:
         residual = residual.contiguous(memory_format=torch.channels_last)
-    shape = (len(rows), outputs) if packed else (geometry.batch, high, wide, outputs)
-    y = torch.empty(shape, dtype=x.dtype)
-    job = _job(geometry, x, _packed(weight, geometry, "pack"), bias, residual, y, rows, inverse, outputs, relu, packed)
+    if into is not None:
+        y = into.movedim(1, 3)
+    else:
+        y = torch.empty((len(rows), outputs) if packed else (geometry.batch, high, wide, outputs), dtype=x.dtype)
+    job = _job(geometry, x, _packed(weight, geometry, "pack"), bias, residual, y, rows, inverse, outputs, relu, packed,
+               into is not None)
     issued = _call(f"conv_{name}")(job, None)
     return (y if packed else y.movedim(3, 1)), issued
 
@@ -114,14 +119,21 @@ def grad_weight(geometry: Geometry, g: Tensor, x: Tensor, rows: Tensor) -> Tenso
     return weight.permute(0, 3, 2, 1).reshape(outputs, channels, *geometry.kernel).contiguous()
 
 
-def _job(geometry, x, weight, bias, residual, y, rows, inverse, outputs, relu, packed) -> bytes:
+def reads(geometry: Geometry, rows: Tensor) -> Tensor:
+    """[B, 1, H, W] bool: which input pixels the output pixels `rows` read."""
+    mask = torch.zeros(geometry.batch, 1, *geometry.size, dtype=torch.bool)
+    _call("reads")(_job(geometry, mask, mask, None, None, mask, rows, None, 1, 0, False), mask.data_ptr())
+    return mask
+
+
+def _job(geometry, x, weight, bias, residual, y, rows, inverse, outputs, relu, packed, keep=False) -> bytes:
     batch, (height, width), kernel, step, pad, dilate, groups = geometry
-    strides = (0, 0, 0, 1) if inverse is not None else (x.stride(0), x.stride(2), x.stride(3), x.stride(1))
+    n, c, h, w = (0, 1, 0, 0) if inverse is not None else x.stride()
     return _CONV.pack(x.data_ptr(), weight.data_ptr(), 0 if bias is None else bias.data_ptr(),
                       0 if residual is None else residual.data_ptr(), y.data_ptr(), rows.data_ptr(),
                       0 if inverse is None else inverse.data_ptr(), len(rows), batch, height, width, x.shape[1],
-                      *geometry.out, outputs, *strides, *kernel, *step, *pad, *dilate, groups, relu, packed,
-                      torch.get_num_threads())
+                      *geometry.out, outputs, n, h, w, c, *kernel, *step, *pad, *dilate, groups, relu, packed,
+                      keep, torch.get_num_threads())
 
 
 @lru_cache
@@ -135,18 +147,24 @@ def _warn_of_layout() -> None:
 _packs: dict[tuple[int, str], tuple] = {}
 
 
+def sample(weight: Tensor) -> int | None:
+    """A number that most changes of `weight` change; None where its values do not stand side by side."""
+    if not (weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last)):
+        return None
+    return _call("sample")(weight.data_ptr(), weight.nbytes) if weight.is_cpu and available() else 0
+
+
 def _packed(weight: Tensor, geometry: Geometry, how: str) -> Tensor:
     """`weight` in the kernel's order, kept until it changes.
 
     A change is seen by the tensor's version, its place, and a sample of its values: writing to `weight.data` leaves
     the version as it was. What changes a few single values through `.data` can go unseen.
     """
-    key, cpu = (id(weight), how), compiled.instructions()
-    dense = weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last)
-    state = (None if weight.is_inference() else weight._version, weight.data_ptr(), weight.dtype, geometry.groups, cpu,
-             _call("sample")(weight.data_ptr(), weight.nbytes) if dense else None)
+    key = id(weight), how
+    state = (None if weight.is_inference() else weight._version, weight.data_ptr(), weight.dtype, geometry.groups,
+             compiled.instructions(), sample(weight))
     held = _packs.get(key)
-    if held is not None and dense and held[0]() is weight and held[1] == state:
+    if held is not None and held[0]() is weight and held[1] == state and state[-1] is not None:
         return held[2]
     outputs, channels, *kernel = weight.shape
     sizes = (outputs, channels, kernel[0] * kernel[1], geometry.groups)

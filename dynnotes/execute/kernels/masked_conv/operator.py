@@ -25,13 +25,25 @@ _LIBRARY.define(f"masked_conv_grad_weight(Tensor g, Tensor x, Tensor rows, {_WHE
 
 
 def call(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, rows: Tensor,
-         inverse: Tensor | None, relu: int, packed: bool, backend: str) -> Tensor:
-    """The convolution's value. Through torch's dispatcher where someone listens: a gradient, a counter, a compiler."""
+         inverse: Tensor | None, relu: int, packed: bool, backend: str, into: Tensor | None = None) -> Tensor:
+    """The convolution's value, in `into` where that is given: its other pixels stay.
+
+    Through torch's dispatcher where someone listens: a gradient, a counter, a compiler.
+    """
     learns = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias, residual))
     if learns or torch._C._len_torch_dispatch_stack() or torch.compiler.is_compiling() or type(x) is not Tensor:
-        return torch.ops.dynnotes.masked_conv(x, weight, bias, residual, rows, inverse, relu, packed,
-                                              *_flat(geometry), backend)[0]
-    return BACKENDS[backend].forward(geometry, x, weight, bias, residual, rows, inverse, relu, packed)[0]
+        y = torch.ops.dynnotes.masked_conv(x, weight, bias, residual, rows, inverse, relu, packed, *_flat(geometry),
+                                           backend)[0]
+    elif backend == "cpu" and into is not None and into.is_contiguous(memory_format=torch.channels_last):
+        native.forward(geometry, x, weight, bias, residual, rows, inverse, relu, packed, into)
+        return into
+    else:
+        y = BACKENDS[backend].forward(geometry, x, weight, bias, residual, rows, inverse, relu, packed)[0]
+    if into is None:
+        return y
+    n, i, j = torch.unravel_index(rows.long(), (geometry.batch, *geometry.out))
+    into[n, :, i, j] = y[n, :, i, j]
+    return into
 
 
 def _flat(geometry: Geometry) -> tuple:
