@@ -110,8 +110,10 @@ def test_a_token_runs_the_groups_most_like_it():
 @torch.no_grad()
 def test_while_training_the_truly_most_active_groups_run():
     """MoEfication's groundtruth selection: by the sum of a group's positive activations."""
-    model, x = plain().double(), torch.randn(9, 12).double()
-    net = with_split_experts(model, ["1"], 4, 1).train()
+    model, x = plain().double(), torch.randn(30, 12).double()
+    nn.init.normal_(model[1][0].bias)                                          # what similarity cannot know
+    net = with_split_experts(model, ["1"], 4, 1)
+    assert not torch.equal(net.eval()(x)[1].decisions[0].gate, net.train()(x)[1].decisions[0].gate)
     trace = net(x)[1]
     groups = neurons_of(net._layers()[0], model[1][0])
     for sample, h in enumerate(model[0](x)):
