@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dynnotes.execute import measured
 from dynnotes.execute.kernels import compiled
-from dynnotes.execute.kernels.masked_conv import active, geometry_of, masked_conv2d, native
+from dynnotes.execute.kernels.masked_conv import active, gathered, geometry_of, masked_conv2d, native
 from dynnotes.execute.kernels.masked_conv.operator import BACKENDS
 
 CPUS = list(compiled.FLAGS)[list(compiled.FLAGS).index(compiled._best()):]         # what this machine can run
@@ -343,3 +343,34 @@ def test_packed_rows_have_no_gradient_and_say_so():
     with pytest.raises(RuntimeError, match="packed rows have no gradient"):
         torch.ops.dynnotes.masked_conv(packed, weight, bias, None, rows, ranks, 0, False, [2, 13, 11], [3, 3], [1, 1],
                                        [1, 1], [1, 1], 1, "cpu")
+
+
+@pytest.mark.parametrize(("side", "block", "kernel", "dilation"), [(16, 8, 3, 1), (14, 7, 3, 1), (12, 4, 5, 1),
+                                                                   (16, 8, 3, 2)])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_masks_of_whole_blocks_are_convolved_by_the_block(side, block, kernel, dilation, groups, monkeypatch):
+    shape = (2, 6, 8, side, side, kernel, 1, dilation * (kernel // 2), dilation, groups)
+    x, mask, weight, bias, residual, options = problem(shape, residual=True)
+    blocks = torch.rand(2, 1, side // block, side // block) < 0.5
+    blocks[0, 0, 0, 0] = True
+    mask = blocks.repeat_interleave(block, 2).repeat_interleave(block, 3)
+    taken = []
+    by_blocks = gathered._by_blocks
+    monkeypatch.setattr(gathered, "_by_blocks", lambda *args: taken.append(args[5]) or by_blocks(*args))
+    y = masked_conv2d(x, mask, weight, bias, residual=residual, relu=1, backend="torch", **options)
+    torch.testing.assert_close(y, definition(x, mask, weight, bias, residual, options, 1), rtol=0, atol=1e-12)
+    assert taken == [block]
+    mask[0, 0, 1, 1] = False                                         # no longer whole
+    y = masked_conv2d(x, mask, weight, bias, residual=residual, relu=1, backend="torch", **options)
+    torch.testing.assert_close(y, definition(x, mask, weight, bias, residual, options, 1), rtol=0, atol=1e-12)
+    assert taken == [block]
+
+
+def test_threads_of_python_have_workspaces_of_their_own():
+    from concurrent.futures import ThreadPoolExecutor
+    cases = [problem((1, 16, 16, 40, 40, 3, 1, 1, 1, 1), torch.float32, seed=seed) for seed in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        for backend in ("torch", "cpu"):
+            found = list(pool.map(lambda c, b=backend: masked_conv2d(*c[:4], **c[5], backend=b), cases * 4))
+            for case, y in zip(cases * 4, found, strict=True):
+                torch.testing.assert_close(y.double(), definition(*case), rtol=0, atol=1e-3)

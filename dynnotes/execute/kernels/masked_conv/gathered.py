@@ -1,6 +1,11 @@
-"""The backend of torch operators: patches gathered in chunks, one matrix product each, scattered back."""
+"""The backend of torch operators: patches gathered in chunks, one matrix product each, scattered back.
+
+Masks of whole blocks take the blocks with what surrounds them instead, and convolve these. Depthwise layers run dense:
+no gathering form of them is faster.
+"""
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -8,31 +13,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import reference
 from .geometry import Geometry
 from .reference import clipped
 
-CHUNK = 2048                                                         # pixels: patches stay in the cache, and are reused
+CHUNK = 2048                                                         # pixels: their patches stay in the cache
+BLOCKS = (8, 7, 4)                                                   # sides of blocks that are looked for
 
 
 def forward(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, rows: Tensor,
             inverse: Tensor | None, relu: int, packed: bool) -> tuple[Tensor, int]:
     """As `native.forward`, on any device and dtype."""
     outputs, groups, count = len(weight), geometry.groups, len(rows)
+    if geometry.depthwise(weight):
+        return reference.forward(geometry, x, weight, bias, residual, rows, inverse, relu, packed)
+    if inverse is None and not packed and (found := _block_side(geometry, rows)):
+        return _by_blocks(geometry, x, weight, bias, residual, *found, relu)
     source, places = _source(geometry, x, inverse), rows.long()
     where = _patches(geometry, places, inverse, source)              # [R, taps] rows of `source`
     w = weight.unflatten(0, (groups, -1)).permute(0, 1, 3, 4, 2).flatten(2)           # [g, O/g, taps * C/g]
     multiply = fastest(outputs // groups, w.shape[2], x) if groups == 1 else None
     y = x.new_zeros(count if packed else geometry.pixels, outputs)
     for start in range(0, count, CHUNK):
-        some = where[start:start + CHUNK]
-        patches = source.index_select(0, some.flatten()).view(*some.shape, groups, -1)       # [r, taps, g, C/g]
+        own = slice(start, start + CHUNK)
+        some = where[own]
         if multiply:
-            values = multiply(patches.view(len(some), -1), w[0])
+            patches = _workspace(x, _rounded(len(some)), w.shape[2])
+            torch.index_select(source, 0, some.flatten(), out=patches[:len(some)].view(-1, x.shape[1]))
+            values = multiply(patches, w[0])[:len(some)]             # rows that only fill up are computed and dropped
         else:
+            patches = source.index_select(0, some.flatten()).view(*some.shape, groups, -1)   # [r, taps, g, C/g]
             values = torch.bmm(patches.permute(2, 0, 1, 3).flatten(2), w.transpose(1, 2)).transpose(0, 1).flatten(1)
         if bias is not None:
             values = values + bias
-        own = slice(start, start + CHUNK)
         if residual is not None:
             values = values + (residual[own] if packed else
                                residual.movedim(1, 3).reshape(-1, outputs)[places[own]])
@@ -41,8 +54,63 @@ def forward(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, 
             y[own] = values
         else:
             y.index_copy_(0, places[own], values)
-    issued = count * weight.numel()
+    issued = sum(_rounded(min(CHUNK, count - start)) if multiply else min(CHUNK, count - start)
+                 for start in range(0, count, CHUNK)) * weight.numel()
     return (y if packed else y.view(geometry.batch, *geometry.out, outputs).movedim(3, 1)), issued
+
+
+def _rounded(rows: int) -> int:
+    """Up to one of few sizes: a product of a new size is slow the first time (oneDNN builds a primitive for it)."""
+    step = 128 if rows > 256 else 32
+    return -(-rows // step) * step
+
+
+_own = threading.local()
+
+
+def _workspace(like: Tensor, rows: int, width: int) -> Tensor:
+    """[rows, width], the same memory in every call of a thread: fresh pages would cost as much as the product."""
+    held = _own.__dict__.setdefault((like.device, like.dtype), like.new_empty(0))
+    if held.numel() < rows * width:
+        held = _own.__dict__[like.device, like.dtype] = like.new_empty(rows * width)
+    return held[:rows * width].view(rows, width)
+
+
+# Masks of whole blocks -----------------------------------------------------------------------------------------------
+
+def _block_side(geometry: Geometry, rows: Tensor) -> tuple[int, Tensor] | None:
+    """(side, active blocks [B, H / side, W / side]) where the active pixels are whole blocks of it; else None."""
+    high, wide = geometry.out
+    if geometry.stride != (1, 1) or geometry.kernel == (1, 1) or geometry.out != geometry.size or not len(rows):
+        return None
+    mask = torch.zeros(geometry.pixels, dtype=torch.bool, device=rows.device).index_fill_(0, rows.long(), True)
+    for side in BLOCKS:
+        if high % side == 0 == wide % side:
+            on = mask.view(geometry.batch, high // side, side, wide // side, side).any(4).any(2)
+            if int(on.sum()) * side * side == len(rows):
+                return side, on
+    return None
+
+
+def _by_blocks(geometry, x, weight, bias, residual, side, on, relu) -> tuple[Tensor, int]:
+    (ph, pw), (h, w), outputs = geometry.padding, geometry.size, len(weight)
+    reach = [side + d * (k - 1) for k, d in zip(geometry.kernel, geometry.dilation, strict=True)]
+    padded = F.pad(x.movedim(1, 3), (0, 0, pw, pw, ph, ph))                             # [B, H + 2p, W + 2p, C]
+    sn, sh, sw, sc = padded.stride()
+    windows = padded.as_strided((len(x), h // side, w // side, *reach, x.shape[1]),
+                                (sn, side * sh, side * sw, sh, sw, sc))
+    n, i, j = on.nonzero().unbind(1)
+    values = F.conv2d(windows[n, i, j].movedim(3, 1), weight, bias, 1, 0, geometry.dilation, geometry.groups)
+    values = values.movedim(1, 3)                                                       # [blocks, side, side, O]
+    y = x.new_zeros(geometry.batch, h, w, outputs)
+
+    def blocks(t):
+        return t.view(geometry.batch, h // side, side, w // side, side, outputs).transpose(2, 3)
+
+    if residual is not None:
+        values = values + blocks(residual.movedim(1, 3).contiguous())[n, i, j]
+    blocks(y)[n, i, j] = clipped(values, relu)
+    return y.movedim(3, 1), len(n) * side * side * weight.numel()
 
 
 def grad_input(geometry: Geometry, g: Tensor, weight: Tensor, rows: Tensor) -> Tensor:

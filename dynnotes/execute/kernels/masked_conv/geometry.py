@@ -32,6 +32,10 @@ class Geometry(_Fields):
         high, wide = self.out
         return self.batch * high * wide
 
+    def depthwise(self, weight) -> bool:
+        """Whether each output of `weight` [O, C / groups, kh, kw] reads one channel, and each channel feeds one."""
+        return self.groups > 1 and self.groups == len(weight) and weight.shape[1] == 1
+
     @cached_property
     def pointwise(self) -> bool:
         """Whether an output pixel reads the one input pixel in its place."""
