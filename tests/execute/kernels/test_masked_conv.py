@@ -10,11 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dynnotes.execute import measured
 from dynnotes.execute.kernels import compiled
-from dynnotes.execute.kernels.masked_conv import active, gathered, geometry_of, masked_conv2d, native
+from dynnotes.execute.kernels.masked_conv import active, dense, gathered, geometry_of, masked_conv2d, native
 from dynnotes.execute.kernels.masked_conv.operator import BACKENDS
 
 CPUS = list(compiled.FLAGS)[list(compiled.FLAGS).index(compiled._best()):]         # what this machine can run
-HOW = ["reference", "torch", *(f"cpu {cpu}" for cpu in CPUS)]
+HOW = ["reference", "dense", "torch", *(f"cpu {cpu}" for cpu in CPUS)]
 PAIR = lambda each: st.tuples(each, each)
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 
@@ -184,7 +184,7 @@ def test_any_shape(batch, channels, each, groups, height, width, kernel, stride,
         torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
+@pytest.mark.parametrize("backend", ["reference", "dense", "torch", "cpu"])
 def test_macs_are_in_the_shapes_and_nothing_less_is_issued(backend):
     x, mask, weight, bias, _, options = problem(SHAPES[3], torch.float32)
     with measured() as bill:
@@ -300,7 +300,7 @@ def test_nan_and_infinity_pass_where_they_are_read_and_nowhere_else():
     (lambda p: p | {"dilation": 9, "padding": 0}, "is larger than the padded input"),
     (lambda p: p | {"residual": p["x"][:1]}, r"residual is \[1, 64, 13, 11\]"),
     (lambda p: p | {"relu": 2}, "relu is 0, 1 or 6, not 2"),
-    (lambda p: p | {"backend": "cuda"}, "no backend 'cuda'; one of reference, torch, cpu, triton"),
+    (lambda p: p | {"backend": "cuda"}, "no backend 'cuda'; one of reference, torch, cpu, triton, dense"),
     (lambda p: {k: v.half() if k in ("x", "weight", "bias") else v for k, v in p.items()} | {"backend": "cpu"},
      "the cpu backend .* does not take torch.float16"),
 ])
@@ -374,3 +374,30 @@ def test_threads_of_python_have_workspaces_of_their_own():
             found = list(pool.map(lambda c, b=backend: masked_conv2d(*c[:4], **c[5], backend=b), cases * 4))
             for case, y in zip(cases * 4, found, strict=True):
                 torch.testing.assert_close(y.double(), definition(*case), rtol=0, atol=1e-3)
+
+
+def test_a_full_mask_runs_dense_where_that_is_faster_and_an_emptier_one_never(monkeypatch):
+    x, mask, weight, bias, _, options = problem(SHAPES[0], torch.float32)
+    taken = []
+    for name, module in BACKENDS.items():
+        monkeypatch.setattr(module, "forward",
+                            lambda *args, f=module.forward, name=name: taken.append(name) or f(*args), raising=False)
+    for slower, backend in ((0.9, "dense"), (1.5, "cpu")):
+        monkeypatch.setattr(dense, "crossover", lambda *_, slower=slower: slower)
+        masked_conv2d(x, torch.ones_like(mask), weight, bias, **options)
+        masked_conv2d(x, mask, weight, bias, **options)              # 40% on
+        assert taken == [backend, "cpu"]
+        taken.clear()
+
+
+def test_the_crossover_is_timed_once_per_shape():
+    x, mask, weight, bias, _, options = problem((1, 7, 9, 11, 11, 3, 1, 1, 1, 1), torch.float32)
+    before = dense.crossover.cache_info()
+    for _ in range(3):
+        with measured() as bill:
+            masked_conv2d(x, torch.ones_like(mask), weight, bias, **options)
+        assert bill.macs == mask.numel() * weight.numel()            # the timing is no work of the caller's
+    after = dense.crossover.cache_info()
+    assert (after.misses - before.misses, after.hits - before.hits) == (1, 2)
+    geometry = geometry_of(x.shape, weight.shape, **options)
+    assert 0.5 <= dense.crossover(geometry, x.dtype, x.device, tuple(weight.shape), "cpu", 1) <= 1

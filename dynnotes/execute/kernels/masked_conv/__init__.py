@@ -3,7 +3,8 @@
     y = masked_conv2d(x, mask, conv.weight, conv.bias, padding=1)
 
 `mask` [B, 1, H', W'] says which output pixels are wanted; the others are zero. Backends compute the same: `reference`
-(the definition), `torch` (gathered patches), `cpu` (compiled on first use), `triton` (GPU). Maps whose channels stand
+(the definition), `torch` (gathered patches), `cpu` (compiled on first use), `triton` (GPU), `dense` (everything, for
+masks that leave almost nothing out). Maps whose channels stand
 side by side (torch.channels_last) are read in place; the output is channels_last.
 """
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import native
+from . import dense, native
 from .geometry import Geometry, geometry_of
 from .operator import BACKENDS, call
 
@@ -25,13 +26,17 @@ def masked_conv2d(x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None =
 
     x: [B, C, H, W]; mask: [B, 1, H', W'], bool, or 0 and 1; weight: [O, C / groups, kh, kw]; residual like the output.
     relu: 0 none, 1 relu, 6 relu6. float32, float64, bfloat16 (and what else torch has, by the "torch" backend).
-    Gradients reach x, weight, bias and residual. backend: None for the best there is.
+    Gradients reach x, weight, bias and residual. backend: None for the best there is, and dense where that is faster.
     Raises ValueError for shapes, devices, dtypes or masks that do not fit; the message says which.
     """
     geometry = geometry_of(x.shape, weight.shape, stride, padding, dilation, groups)
     _check(geometry, x, mask, weight, bias, residual, relu, backend)
     rows, _ = active(mask)
-    return call(geometry, x, weight, bias, residual, rows, None, relu, False, backend or best(x))
+    if backend is None:
+        backend = best(x)
+        if dense.faster(geometry, x, weight, rows, backend):
+            backend = "dense"
+    return call(geometry, x, weight, bias, residual, rows, None, relu, False, backend)
 
 
 def active(mask: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor | None]:

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from . import gathered, native, reference, tiles
+from . import dense, gathered, native, reference, tiles
 from .geometry import Geometry
 
-BACKENDS: dict[str, ModuleType] = {"reference": reference, "torch": gathered, "cpu": native, "triton": tiles}
+BACKENDS: dict[str, ModuleType] = {"reference": reference, "torch": gathered, "cpu": native, "triton": tiles,
+                                   "dense": dense}
 
 _LIBRARY = torch.library.Library("dynnotes", "FRAGMENT")
 _WHERE = "int[] size, int[] kernel, int[] stride, int[] padding, int[] dilation, int groups, str backend"

@@ -1,0 +1,74 @@
+"""Everything computed, then what is off set to zero: the fastest there is where nearly all pixels are on.
+
+`crossover` says from which share of pixels on: the ratio of two timings, taken once per shape on this machine.
+"""
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes  # private: see tests/execute/test_cost.py
+
+from . import reference
+from .gathered import fastest
+from .geometry import Geometry
+from .reference import clipped
+
+WORTH_ASKING = 0.5                                                   # no kernel here is slower than dense below this
+
+grad_input, grad_weight = reference.grad_input, reference.grad_weight
+
+
+def forward(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, rows: Tensor,
+            inverse: Tensor | None, relu: int, packed: bool) -> tuple[Tensor, int]:
+    """As `native.forward`, for maps on both sides."""
+    if inverse is not None or packed:
+        return reference.forward(geometry, x, weight, bias, residual, rows, inverse, relu, packed)
+    if geometry.pointwise and geometry.groups == 1:
+        flat = x.movedim(1, 3).reshape(-1, x.shape[1])
+        y = fastest(len(weight), x.shape[1], x)(flat, weight.flatten(1))
+        y = (y if bias is None else y.add_(bias)).view(geometry.batch, *geometry.out, len(weight)).movedim(3, 1)
+    else:
+        y = F.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
+    y = clipped(y if residual is None else y.add_(residual), relu).contiguous(memory_format=torch.channels_last)
+    if len(rows) < geometry.pixels:
+        off = torch.ones(geometry.pixels, dtype=torch.bool, device=x.device).index_fill_(0, rows.long(), False)
+        y.movedim(1, 3).reshape(-1, len(weight))[off] = 0            # NaN, too, becomes zero
+    return y, geometry.pixels * weight.numel()
+
+
+def faster(geometry: Geometry, x: Tensor, weight: Tensor, rows: Tensor, backend: str) -> bool:
+    """Whether dense is faster than `backend` for so many rows."""
+    if not len(rows) or len(rows) < WORTH_ASKING * geometry.pixels:
+        return False
+    return len(rows) >= geometry.pixels * crossover(geometry, x.dtype, x.device, tuple(weight.shape), backend,
+                                                    torch.get_num_threads())
+
+
+@lru_cache
+def crossover(geometry: Geometry, dtype: torch.dtype, device: torch.device, weight: tuple[int, ...], backend: str,
+              threads: int) -> float:
+    """The share of pixels on from which dense is faster: its time over the backend's with all of them on."""
+    from .operator import BACKENDS
+
+    x = torch.zeros(geometry.batch, *geometry.size, weight[1] * geometry.groups, dtype=dtype, device=device)
+    x, w = x.movedim(3, 1), torch.zeros(weight, dtype=dtype, device=device)
+    rows = torch.arange(geometry.pixels, dtype=torch.int32, device=device)
+    calls = [lambda m=module: m.forward(geometry, x, w, None, None, rows, None, 0, False)
+             for module in (BACKENDS["dense"], BACKENDS[backend])]
+    best = [float("inf")] * 2
+    with torch.no_grad(), _disable_current_modes():                  # no counter counts what is only timed
+        for turn in range(4):
+            for i, call in enumerate(calls):
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                start = time.perf_counter()
+                call()
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                if turn:                                             # the first only warms up
+                    best[i] = min(best[i], time.perf_counter() - start)
+    return max(WORTH_ASKING, min(1.0, best[0] / best[1]))
