@@ -214,7 +214,8 @@ def keep_static(content: dict, runs: list[dict]) -> None:
     same = all(before.get(k) == content[k] for k in ("samples", "test_samples", "recipe", "source_hash"))
     ours = {(r["net"], r["seed"]) for r in runs}
     others = [r for r in before["runs"] if (r["net"], r["seed"]) not in ours] if same else []
-    evidence.write_json(content | {"runs": sorted(others + runs, key=lambda r: (r["macs"], r["seed"]))}, path)
+    clock = {"clock": before["clock"]} if same and "clock" in before else {}
+    evidence.write_json(content | clock | {"runs": sorted(others + runs, key=lambda r: (r["macs"], r["seed"]))}, path)
 
 
 def trained_model(left: dict):

@@ -103,10 +103,24 @@ template <class F> static void parallel(int64_t threads, int64_t tasks, F&& work
 
 // The tile ----------------------------------------------------------------------------------------------------------
 
-// sums[p][v] = bias + sum over taps and channels of pixel p's row times the packed weights.
+// Where the results of a tile go: straight to the output, if its lanes are whole and sums are of the output's type.
+template <class T> struct Target {
+    T* y[TILE_P];
+    const T* residual[TILE_P];         // or null
+    int64_t relu;
+    bool direct;
+};
+
+template <class S> static inline Vector<S> clipped(Vector<S> v, int64_t relu) {  // NaN passes, as in torch
+    if (relu) v = v < S(0) ? Vector<S>{} : v;
+    if (relu == 6) v = v > S(6) ? Vector<S>{} + S(6) : v;
+    return v;
+}
+
+// sums[p][v] = bias + sum over taps and channels of pixel p's row times the packed weights; or to the target, finished.
 template <class T, int P, int V>
 static __attribute__((noinline)) void tile(const T* const* q, int64_t ldq, int64_t taps, int64_t first, int64_t channels,
-                                           const Packed<T>* w, const Sum<T>* start, Sum<T>* sums) {
+                                           const Packed<T>* w, const Sum<T>* start, Sum<T>* sums, const Target<T>* to) {
     using S = Sum<T>;
     constexpr int L = LANES<S>;
     Vector<S> acc[P][V];
@@ -150,6 +164,18 @@ static __attribute__((noinline)) void tile(const T* const* q, int64_t ldq, int64
             }
         }
     }
+    if constexpr (std::is_same<T, S>::value)
+        if (to && to->direct) {
+#pragma GCC unroll 8
+            for (int p = 0; p < P; p++)
+#pragma GCC unroll 8
+                for (int v = 0; v < V; v++) {
+                    Vector<S> value = acc[p][v];
+                    if (to->residual[0]) value += load(to->residual[p] + v * L);
+                    store(to->y[p] + v * L, clipped<S>(value, to->relu));
+                }
+            return;
+        }
 #pragma GCC unroll 8
     for (int p = 0; p < P; p++)
 #pragma GCC unroll 8
@@ -157,7 +183,7 @@ static __attribute__((noinline)) void tile(const T* const* q, int64_t ldq, int64
 }
 
 template <class T> using Tile = void (*)(const T* const*, int64_t, int64_t, int64_t, int64_t, const Packed<T>*,
-                                         const Sum<T>*, Sum<T>*);
+                                         const Sum<T>*, Sum<T>*, const Target<T>*);
 template <class T> static Tile<T> tile_of(int pixels, int vectors) {
 #define ROW(P) {tile<T, P, 1>, tile<T, P, 2>, tile<T, P, TILE_V < 3 ? TILE_V : 3>, tile<T, P, TILE_V>}
     static const Tile<T> table[TILE_P][4] = {ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6)};
@@ -185,7 +211,18 @@ static void point(const Conv& a, int64_t from, int64_t count, const T* zeros, Po
         const int64_t k = a.rows[from + p];
         if (k >= end) n = k / area, i = (k - n * area) / a.out_width, begin = n * area + i * a.out_width, end = begin + a.out_width;
         const int64_t top = i * a.step_h - a.pad_h, left = (k - begin) * a.step_w - a.pad_w;
-        if (!a.inverse && !gather && top >= 0 && top + high < a.height && left >= 0 && left + broad < a.width) {
+        const bool inside = top >= 0 && top + high < a.height && left >= 0 && left + broad < a.width;
+        if (inside && a.inverse) {
+            const int32_t* ranks = a.inverse + (n * a.height + top) * a.width + left;
+            const T** at = to.at.data() + p;
+            for (int64_t u = 0; u < a.kernel_h; u++, ranks += a.dilate_h * a.width)
+                for (int64_t v = 0; v < a.kernel_w; v++, at += CHUNK) {
+                    const int64_t rank = ranks[v * a.dilate_w];
+                    *at = rank >= 0 ? x + rank * a.channels : zeros;
+                }
+            continue;
+        }
+        if (inside && !gather) {
             const T* q = x + n * a.stride_n + top * a.stride_h + left * a.stride_w;  // all of it inside: no checks
             const T** at = to.at.data() + p;
             for (int64_t u = 0; u < a.kernel_h; u++, q += a.dilate_h * a.stride_h)
@@ -220,7 +257,7 @@ template <class T> static inline void fetch(const T* row, int64_t channels) {
     for (int64_t at = 0; at < channels * int64_t(sizeof(T)); at += 64) __builtin_prefetch(q + at, 0, 2);
 }
 
-template <class S> static inline S clipped(S value, int64_t relu) {  // NaN passes, as in torch
+template <class S> static inline S clipped_one(S value, int64_t relu) {
     if (relu && value < S(0)) value = S(0);
     if (relu == 6 && value > S(6)) value = S(6);
     return value;
@@ -233,9 +270,9 @@ static inline void finish(const Sum<T>* sums, int64_t valid, const T* residual, 
     if (!residual && !relu) {
         for (int64_t o = 0; o < valid; o++) y[o] = T(sums[o]);
     } else if (!residual) {
-        for (int64_t o = 0; o < valid; o++) y[o] = T(clipped<S>(sums[o], relu));
+        for (int64_t o = 0; o < valid; o++) y[o] = T(clipped_one<S>(sums[o], relu));
     } else {
-        for (int64_t o = 0; o < valid; o++) y[o] = T(clipped<S>(sums[o] + S(residual[o]), relu));
+        for (int64_t o = 0; o < valid; o++) y[o] = T(clipped_one<S>(sums[o] + S(residual[o]), relu));
     }
 }
 
@@ -283,13 +320,17 @@ template <class T> static int64_t convolve(const Conv& a, int64_t from, int64_t 
                 if (gb == block_from)
                     for (int64_t t = 0; t < taps; t++)
                         for (int64_t j = p; j < std::min<int64_t>(more, p + TILE_P); j++) fetch(next.at[t * CHUNK + j], a.channels);
-                tile_of<T>(pixels, vectors)(here.at.data() + p, CHUNK, taps, g * channels, channels, w, start, sums);
-                issued += pixels * taps * deep<T>(channels) * vectors * L;
+                Target<T> target;
+                target.relu = a.relu, target.direct = std::is_same<T, S>::value && valid == vectors * L;
                 for (int j = 0; j < pixels; j++) {
-                    const int64_t pixel = a.rows[at + p + j], row = a.packed ? at + p + j : pixel;
-                    finish<T>(sums + j * vectors * L, valid, residual ? residual + row * a.outputs + channel : nullptr,
-                              y + row * a.outputs + channel, a.relu);
+                    const int64_t row = a.packed ? at + p + j : a.rows[at + p + j];
+                    target.y[j] = y + row * a.outputs + channel;
+                    target.residual[j] = residual ? residual + row * a.outputs + channel : nullptr;
                 }
+                tile_of<T>(pixels, vectors)(here.at.data() + p, CHUNK, taps, g * channels, channels, w, start, sums, &target);
+                issued += pixels * taps * deep<T>(channels) * vectors * L;
+                for (int j = 0; j < pixels && !target.direct; j++)
+                    finish<T>(sums + j * vectors * L, valid, target.residual[j], target.y[j], a.relu);
             }
         }
         std::swap(here, next);
@@ -307,27 +348,46 @@ template <class T> static int64_t convolve_depthwise(const Conv& a, int64_t from
     T* y = static_cast<T*>(a.y);
     std::vector<T> zeros(channels);
     std::memset(static_cast<void*>(zeros.data()), 0, channels * sizeof(T));
-    std::vector<S> sums(channels);
     Pointers<T> here(taps);
+    constexpr int P = 4, V = 2;                                      // pixels that share the loads of the weights
     for (int64_t at = from; at < to; at += CHUNK) {
         const int64_t count = std::min<int64_t>(CHUNK, to - at);
         point(a, at, count, zeros.data(), here);
-        for (int64_t p = 0; p < count; p++) {
+        for (int64_t p = 0; p < count; p += P) {
             const T* const* q = here.at.data() + p;
+            const int pixels = int(std::min<int64_t>(P, count - p));
+            auto row = [&](int j) { return (a.packed ? at + p + j : int64_t(a.rows[at + p + j])) * channels; };
             int64_t c = 0;
             if constexpr (std::is_same<T, S>::value)
-                for (; c + L <= channels; c += L) {
-                    Vector<S> sum = bias ? load(bias + c) : Vector<S>{};
-                    for (int64_t t = 0; t < taps; t++) sum += load(q[t * CHUNK] + c) * load(weight + t * channels + c);
-                    store(sums.data() + c, sum);
+                for (; pixels == P && c + V * L <= channels; c += V * L) {
+                    Vector<S> sum[P][V];
+#pragma GCC unroll 8
+                    for (int v = 0; v < V; v++)
+#pragma GCC unroll 8
+                        for (int j = 0; j < P; j++) sum[j][v] = bias ? load(bias + c + v * L) : Vector<S>{};
+                    for (int64_t t = 0; t < taps; t++) {
+                        Vector<S> w[V];
+#pragma GCC unroll 8
+                        for (int v = 0; v < V; v++) w[v] = load(weight + t * channels + c + v * L);
+#pragma GCC unroll 8
+                        for (int j = 0; j < P; j++)
+#pragma GCC unroll 8
+                            for (int v = 0; v < V; v++) sum[j][v] += load(q[t * CHUNK + j] + c + v * L) * w[v];
+                    }
+#pragma GCC unroll 8
+                    for (int j = 0; j < P; j++)
+#pragma GCC unroll 8
+                        for (int v = 0; v < V; v++) {
+                            if (residual) sum[j][v] += load(residual + row(j) + c + v * L);
+                            store(y + row(j) + c + v * L, clipped<S>(sum[j][v], a.relu));
+                        }
                 }
-            for (; c < channels; c++) {
-                S sum = bias ? S(bias[c]) : S(0);
-                for (int64_t t = 0; t < taps; t++) sum += S(q[t * CHUNK][c]) * weight[t * channels + c];
-                sums[c] = sum;
-            }
-            const int64_t row = a.packed ? at + p : a.rows[at + p];
-            finish<T>(sums.data(), channels, residual ? residual + row * channels : nullptr, y + row * channels, a.relu);
+            for (int j = 0; j < pixels; j++)
+                for (int64_t o = c; o < channels; o++) {
+                    S sum = bias ? S(bias[o]) : S(0);
+                    for (int64_t t = 0; t < taps; t++) sum += S(q[t * CHUNK + j][o]) * weight[t * channels + o];
+                    finish<T>(&sum, 1, residual ? residual + row(j) + o : nullptr, y + row(j) + o, a.relu);
+                }
         }
     }
     return (to - from) * taps * channels;
@@ -379,7 +439,6 @@ template <class T> static int64_t gradient_of_input(const Conv& a) {
     const int64_t taps = a.kernel_h * a.kernel_w, channels = a.channels / a.groups, outputs = a.outputs / a.groups;
     const int64_t blocks = in_blocks(channels, CB), width = wide<T>(channels), area = a.out_height * a.out_width;
     const T *weight = static_cast<const T*>(a.weight), *g = static_cast<const T*>(a.y);
-    T* x = static_cast<T*>(const_cast<void*>(a.x));
     std::vector<int64_t> first(a.batch + 1);                         // rows of each sample
     for (int64_t n = 0; n <= a.batch; n++) first[n] = std::lower_bound(a.rows, a.rows + a.count, n * area) - a.rows;
     int64_t issued = 0;
@@ -400,7 +459,7 @@ template <class T> static int64_t gradient_of_input(const Conv& a) {
                         const int pixels = int(std::min<int64_t>(TILE_P, count - p));
                         const T* rows[TILE_P];
                         for (int j = 0; j < pixels; j++) rows[j] = g + (at + p + j) * a.outputs;
-                        tile_of<T>(pixels, vectors)(rows, TILE_P, 1, group * outputs, outputs, w, nothing, sums);
+                        tile_of<T>(pixels, vectors)(rows, TILE_P, 1, group * outputs, outputs, w, nothing, sums, nullptr);
                         own += pixels * outputs * vectors * L;
                         for (int j = 0; j < pixels; j++)
                             if (T* to_row = const_cast<T*>(targets.at[t * CHUNK + p + j])) {
