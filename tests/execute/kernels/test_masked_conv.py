@@ -401,3 +401,29 @@ def test_the_crossover_is_timed_once_per_shape():
     assert (after.misses - before.misses, after.hits - before.hits) == (1, 2)
     geometry = geometry_of(x.shape, weight.shape, **options)
     assert 0.5 <= dense.crossover(geometry, x.dtype, x.device, tuple(weight.shape), "cpu", 1) <= 1
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda rows, ranks: (rows.long(), ranks), "contiguous list of int32"),
+    (lambda rows, ranks: (rows[::2], ranks), "contiguous"),
+    (lambda rows, ranks: (rows.flip(0), ranks), "rows ascend"),
+    (lambda rows, ranks: (rows + 1000, ranks), "from 0 to 285"),
+    (lambda rows, ranks: (rows - 1000, ranks), "from 0 to 285"),
+    (lambda rows, ranks: (rows, ranks[:9]), "rank of each input"),
+    (lambda rows, ranks: (rows, ranks + 1000), "beyond the"),
+])
+def test_lists_that_would_lead_outside_of_a_map_are_refused(change, message):
+    x, mask, weight, bias, _, _ = problem(SHAPES[0])
+    rows, ranks = active(mask, inverse=True)
+    packed = x.movedim(1, 3).reshape(-1, 64)[rows.long()]
+    rows, ranks = change(rows, ranks)
+    with pytest.raises(ValueError, match=message):
+        torch.ops.dynnotes.masked_conv(packed, weight, bias, None, rows, ranks, 0, True, [2, 13, 11], [3, 3], [1, 1],
+                                       [1, 1], [1, 1], 1, "cpu")
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_bias_with_gaps(how):
+    x, mask, weight, bias, _, options = problem(SHAPES[0])
+    wide = torch.stack([bias, torch.full_like(bias, torch.nan)], 1)[:, 0]
+    assert torch.equal(run(how, x, mask, weight, wide, **options), run(how, x, mask, weight, bias, **options))

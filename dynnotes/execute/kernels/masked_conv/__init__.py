@@ -57,21 +57,21 @@ def best(x: Tensor) -> str:
 
 
 def _check(geometry, x, mask, weight, bias, residual, relu, backend) -> None:
-    if mask.shape != (geometry.batch, 1, *geometry.out):
-        raise ValueError(f"masked convolution: the mask is {list(mask.shape)}, "
-                         f"the output needs {[geometry.batch, 1, *geometry.out]}")
-    if mask.device != x.device:
-        raise ValueError(f"masked convolution: mask is on {mask.device}, x on {x.device}")
-    for name, t, shape in (("weight", weight, weight.shape), ("bias", bias, weight.shape[:1]),
-                           ("residual", residual, (geometry.batch, len(weight), *geometry.out))):
+    if mask.shape != geometry.mask:
+        raise ValueError(f"masked convolution: the mask is {list(mask.shape)}, the output needs {list(geometry.mask)}")
+    device, dtype = x.device, x.dtype
+    for name, t in (("mask", mask), ("weight", weight), ("bias", bias), ("residual", residual)):
         if t is None:
             continue
-        if t.device != x.device:
-            raise ValueError(f"masked convolution: {name} is on {t.device}, x on {x.device}")
-        if t.dtype != x.dtype:
-            raise ValueError(f"masked convolution: {name} is {t.dtype}, x {x.dtype}")
-        if t.shape != shape:
-            raise ValueError(f"masked convolution: {name} is {list(t.shape)}, not {list(shape)}")
+        if t.device != device:
+            raise ValueError(f"masked convolution: {name} is on {t.device}, x on {device}")
+        if t.dtype is not dtype and t is not mask:
+            raise ValueError(f"masked convolution: {name} is {t.dtype}, x {dtype}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"masked convolution: bias is {list(bias.shape)}, not {list(weight.shape[:1])}")
+    if residual is not None and residual.shape != (geometry.batch, len(weight), *geometry.out):
+        raise ValueError(f"masked convolution: residual is {list(residual.shape)}, "
+                         f"not {[geometry.batch, len(weight), *geometry.out]}")
     if relu not in (0, 1, 6):
         raise ValueError(f"masked convolution: relu is 0, 1 or 6, not {relu!r}")
     if backend is not None and backend not in BACKENDS:

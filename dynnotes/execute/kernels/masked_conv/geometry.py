@@ -27,6 +27,11 @@ class Geometry(_Fields):
                      zip(self.size, self.kernel, self.stride, self.padding, self.dilation, strict=True))
 
     @cached_property
+    def mask(self) -> tuple[int, int, int, int]:
+        """Shape of a mask of output pixels."""
+        return self.batch, 1, *self.out
+
+    @cached_property
     def pixels(self) -> int:
         """Output pixels of the whole batch."""
         high, wide = self.out

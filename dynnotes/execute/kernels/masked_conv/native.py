@@ -73,8 +73,9 @@ def forward(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, 
         x = x.contiguous()
     elif x.stride(1) != 1 and x.shape[1] > 1 and x.numel():
         _warn_of_layout()
-    if residual is not None and not packed:
-        residual = residual.contiguous(memory_format=torch.channels_last)
+    bias = None if bias is None else bias.contiguous()
+    if residual is not None:
+        residual = residual.contiguous() if packed else residual.contiguous(memory_format=torch.channels_last)
     if into is not None:
         y = into.movedim(1, 3)
     else:

@@ -31,7 +31,9 @@ def call(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, res
 
     Through torch's dispatcher where someone listens: a gradient, a counter, a compiler.
     """
-    learns = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias, residual))
+    learns = torch.is_grad_enabled() and (
+        x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+        or (residual is not None and residual.requires_grad))
     if learns or torch._C._len_torch_dispatch_stack() or torch.compiler.is_compiling() or type(x) is not Tensor:
         y = torch.ops.dynnotes.masked_conv(x, weight, bias, residual, rows, inverse, relu, packed, *_flat(geometry),
                                            backend)[0]
@@ -56,19 +58,35 @@ def _geometry(size, kernel, stride, padding, dilation, groups) -> Geometry:
     return Geometry(batch, tuple(size), tuple(kernel), tuple(stride), tuple(padding), tuple(dilation), groups)
 
 
+def _check(geometry: Geometry, rows: Tensor, inverse: Tensor | None = None) -> None:
+    """Kernels trust these lists. Raises ValueError where they would lead outside of a map."""
+    if rows.dtype is not torch.int32 or not rows.is_contiguous() or rows.dim() != 1:
+        raise ValueError("dynnotes::masked_conv: rows is a contiguous list of int32, as `active` makes it")
+    if len(rows) and (rows[0] < 0 or rows[-1] >= geometry.pixels or not (rows[1:] > rows[:-1]).all()):
+        raise ValueError(f"dynnotes::masked_conv: rows ascend from 0 to {geometry.pixels - 1}, each pixel at most once")
+    if inverse is not None and (inverse.dtype is not torch.int32 or not inverse.is_contiguous() or
+                                inverse.numel() != geometry.batch * geometry.size[0] * geometry.size[1]):
+        raise ValueError("dynnotes::masked_conv: inverse has the rank of each input pixel, int32, as `active` makes it")
+
+
 def _forward(x, weight, bias, residual, rows, inverse, relu, packed, *where):
     *where, backend = where
+    _check(_geometry(*where), rows, inverse)
+    if inverse is not None and len(inverse) and inverse.max() >= len(x):
+        raise ValueError(f"dynnotes::masked_conv: a rank in inverse is beyond the {len(x)} packed rows")
     y, issued = BACKENDS[backend].forward(_geometry(*where), x, weight, bias, residual, rows, inverse, relu, packed)
     return y, torch.tensor(issued, dtype=torch.int64)
 
 
 def _grad_input(g, weight, rows, *where):
     *where, backend = where
+    _check(_geometry(*where), rows)
     return BACKENDS[backend].grad_input(_geometry(*where), g, weight, rows)
 
 
 def _grad_weight(g, x, rows, *where):
     *where, backend = where
+    _check(_geometry(*where), rows)
     return BACKENDS[backend].grad_weight(_geometry(*where), g, x, rows)
 
 
