@@ -382,6 +382,13 @@ def test_a_full_mask_runs_dense_where_that_is_faster_and_an_emptier_one_never(mo
     for name, module in BACKENDS.items():
         monkeypatch.setattr(module, "forward",
                             lambda *args, f=module.forward, name=name: taken.append(name) or f(*args), raising=False)
+
+    def masked(*args, f=native.masked):
+        found = f(*args)
+        taken.extend([] if found is None else ["cpu"])
+        return found
+
+    monkeypatch.setattr(native, "masked", masked)
     for slower, backend in ((0.9, "dense"), (1.5, "cpu")):
         monkeypatch.setattr(dense, "crossover", lambda *_, slower=slower: slower)
         masked_conv2d(x, torch.ones_like(mask), weight, bias, **options)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import dense, native
 from .geometry import Geometry, geometry_of
-from .operator import BACKENDS, call
+from .operator import BACKENDS, call, overheard
 
 __all__ = ["Geometry", "active", "best", "geometry_of", "masked_conv2d"]
 
@@ -31,6 +31,12 @@ def masked_conv2d(x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None =
     """
     geometry = geometry_of(x.shape, weight.shape, stride, padding, dilation, groups)
     _check(geometry, x, mask, weight, bias, residual, relu, backend)
+    if backend in (None, "cpu") and best(x) == "cpu" and not overheard(x, weight, bias, residual):
+        most = geometry.pixels if backend else int(dense.WORTH_ASKING * geometry.pixels)
+        on = mask if mask.dtype is torch.bool else mask != 0
+        y = native.masked(geometry, x, on, weight, bias, residual, relu, most)
+        if y is not None:                                            # in one call, for little else takes long here
+            return y
     rows, _ = active(mask)
     if backend is None:
         backend = best(x)

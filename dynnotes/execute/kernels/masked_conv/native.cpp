@@ -623,6 +623,20 @@ void dyn_reads(const Conv* a, uint8_t* mask) {
     }
 }
 
+}
+
+// The convolution where `mask` is on, its rows found on the way; -1, and nothing done, where they are more than `limit`.
+template <class T> static int64_t masked(const Conv& a, const uint8_t* mask, int64_t limit) {
+    static thread_local std::vector<int32_t> rows;
+    const int64_t pixels = a.batch * a.out_height * a.out_width;
+    rows.resize(pixels + 1);
+    Conv here = a;
+    here.count = dyn_rows(mask, pixels, rows.data(), nullptr), here.rows = rows.data();
+    return here.count > limit ? -1 : forward<T>(here, nullptr);
+}
+
+extern "C" {
+
 // Bytes of packed weights.
 #define SIZES(NAME, T)                                                                                              \
     int64_t dyn_packed_##NAME(int64_t outputs, int64_t channels, int64_t taps, int64_t groups) {                    \
@@ -633,7 +647,10 @@ void dyn_reads(const Conv* a, uint8_t* mask) {
                          int64_t groups) {                                                                          \
         pack<T>(static_cast<const T*>(from), static_cast<Packed<T>*>(to), outputs, channels, taps, groups);         \
     }                                                                                                               \
-    int64_t dyn_conv_##NAME(const Conv* a, int64_t* ran) { return forward<T>(*a, ran); }
+    int64_t dyn_conv_##NAME(const Conv* a, int64_t* ran) { return forward<T>(*a, ran); }                            \
+    int64_t dyn_masked_##NAME(const Conv* a, const uint8_t* mask, int64_t limit) {                                  \
+        return masked<T>(*a, mask, limit);                                                                          \
+    }
 SIZES(f32, float)
 SIZES(f64, double)
 SIZES(bf16, bf16)

@@ -27,7 +27,8 @@ def _functions(library) -> dict:
              "reads": (None, [ctypes.c_char_p, place])}
     for name in NAMES.values():
         found |= {f"packed_{name}": (number, [number] * 4), f"pack_{name}": (None, [place] * 2 + [number] * 4),
-                  f"conv_{name}": (number, [ctypes.c_char_p, place])}
+                  f"conv_{name}": (number, [ctypes.c_char_p, place]),
+                  f"masked_{name}": (number, [ctypes.c_char_p, place, number])}
         if name != "bf16":
             found |= {f"packed_back_{name}": (number, [number] * 4),
                       f"pack_back_{name}": (None, [place] * 2 + [number] * 4),
@@ -86,6 +87,22 @@ def forward(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, 
     return (y if packed else y.movedim(3, 1)), issued
 
 
+def masked(geometry: Geometry, x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None,
+           relu: int, limit: int) -> Tensor | None:
+    """The output where `mask` (bool) is on, in one call; None where more than `limit` pixels are."""
+    if x.stride(1) != 1 and x.shape[1] > 1 and x.numel():
+        _warn_of_layout()
+    if bias is not None:
+        bias = bias.contiguous()
+    if residual is not None:
+        residual = residual.contiguous(memory_format=torch.channels_last)
+    y = torch.empty((geometry.batch, *geometry.out, weight.shape[0]), dtype=x.dtype)
+    outputs = weight.shape[0]
+    job = _job(geometry, x, _packed(weight, geometry, "pack"), bias, residual, y, None, None, outputs, relu, False)
+    done = _call(f"masked_{NAMES[x.dtype]}")(job, mask.contiguous().data_ptr(), limit)
+    return None if done < 0 else y.movedim(3, 1)
+
+
 def threads_of(geometry: Geometry, x: Tensor, weight: Tensor, rows: Tensor) -> int:
     """How many threads had a share of this convolution, counted in the kernel while it runs."""
     y = torch.empty(geometry.batch, *geometry.out, weight.shape[0], dtype=x.dtype)
@@ -131,8 +148,9 @@ def _job(geometry, x, weight, bias, residual, y, rows, inverse, outputs, relu, p
     batch, (height, width), kernel, step, pad, dilate, groups = geometry
     n, c, h, w = (0, 1, 0, 0) if inverse is not None else x.stride()
     return _CONV.pack(x.data_ptr(), weight.data_ptr(), 0 if bias is None else bias.data_ptr(),
-                      0 if residual is None else residual.data_ptr(), y.data_ptr(), rows.data_ptr(),
-                      0 if inverse is None else inverse.data_ptr(), len(rows), batch, height, width, x.shape[1],
+                      0 if residual is None else residual.data_ptr(), y.data_ptr(),
+                      0 if rows is None else rows.data_ptr(), 0 if inverse is None else inverse.data_ptr(),
+                      0 if rows is None else len(rows), batch, height, width, x.shape[1],
                       *geometry.out, outputs, n, h, w, c, *kernel, *step, *pad, *dilate, groups, relu, packed,
                       keep, torch.get_num_threads())
 

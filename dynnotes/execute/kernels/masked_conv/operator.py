@@ -31,10 +31,7 @@ def call(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, res
 
     Through torch's dispatcher where someone listens: a gradient, a counter, a compiler.
     """
-    learns = torch.is_grad_enabled() and (
-        x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
-        or (residual is not None and residual.requires_grad))
-    if learns or torch._C._len_torch_dispatch_stack() or torch.compiler.is_compiling() or type(x) is not Tensor:
+    if overheard(x, weight, bias, residual):
         y = torch.ops.dynnotes.masked_conv(x, weight, bias, residual, rows, inverse, relu, packed, *_flat(geometry),
                                            backend)[0]
     elif backend == "cpu" and into is not None and into.is_contiguous(memory_format=torch.channels_last):
@@ -47,6 +44,15 @@ def call(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, res
     n, i, j = torch.unravel_index(rows.long(), (geometry.batch, *geometry.out))
     into[n, :, i, j] = y[n, :, i, j]
     return into
+
+
+def overheard(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> bool:
+    """Whether someone has to see the operator: a gradient, a counter, a compiler, a subclass of tensors."""
+    learns = torch.is_grad_enabled() and (
+        x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+        or (residual is not None and residual.requires_grad))
+    return (learns or torch._C._len_torch_dispatch_stack() > 0 or torch.compiler.is_compiling()
+            or type(x) is not Tensor)
 
 
 def _flat(geometry: Geometry) -> tuple:
