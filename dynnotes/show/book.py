@@ -75,7 +75,9 @@ def _results(folder: Path, key: str) -> str:
     for path in [folder / f"{key}.json", *sorted(folder.glob(f"{key}.*.json"))]:
         result = _file(path, evidence.load_result)
         if result is not None:
-            section = pages.results_section(result, evidence.load_static(result, folder), evidence.is_stale(result))
+            times = evidence.times(result, evidence.static_clock(result, folder))
+            static, stale = evidence.load_static(result, folder), evidence.is_stale(result)
+            section = pages.results_section(result, static, stale, times)
             sections.append((result["task"], section))
     return pages.results_sections(sections)
 

@@ -186,11 +186,12 @@ def code(source, repository: str = "", branch: str = "main") -> str:
     )
 
 
-def results_section(result: dict, static=(), stale: bool = False) -> str:
-    """What the recipe measured, as HTML: the verdict by its rules, a figure, a table, the receipt, its origin.
+def results_section(result: dict, static=(), stale: bool = False, times=()) -> str:
+    """What the recipe measured, as HTML: the verdict by its rules, a figure, a table, times, the receipt, its origin.
 
     `result`: a checked `dynnotes.results/1` file; `static`: runs of the static nets beside it; `stale`: whether the
-    code changed since. Every mean, interval and verdict is computed here from the single runs.
+    code changed since; `times`: those of the trained net (`evidence.times`). Every mean, interval and verdict is
+    computed here from the single runs.
     A paper without a budget (None) has one setting; the figure then has one point per seed.
     """
     points = evidence.summary(result)
@@ -226,6 +227,8 @@ def results_section(result: dict, static=(), stale: bool = False) -> str:
     ]
     over = f"{seeds} seeds, in brackets the 95 % interval" if seeds > 1 else "one seed, so no interval"
     parts.append(table(head, rows, caption=f"On {result['task']}, {over}. Claimed and executed MACs are equal."))
+    if times:
+        parts.append(time_table(times, knob))
     if result["receipts"]:
         parts.append(receipt_table(result["receipts"]))
     recipe, versions = result["recipe"], result["versions"]
@@ -275,6 +278,21 @@ def interval(value, form) -> str:
     if value.low is None:
         return form(value.mean)
     return f'{form(value.mean)} <span class="dyn-muted">({form(value.low)} to {form(value.high)})</span>'
+
+
+def time_table(times, knob: str | None) -> str:
+    """Milliseconds per input of the trained net, dense and sparse, one row per budget and batch size."""
+    rows = []
+    for row in sorted(times, key=lambda row: row["batch"]):
+        low, high = (row["ms"] * quartile / row["sparse"][0] for quartile in row["sparse"][1:])
+        sparse = f'{row["ms"]:.3g} <span class="dyn-muted">({low:.3g} to {high:.3g})</span>'
+        if row["void"]:
+            sparse += ' <span class="dyn-muted">void: the machine was not quiet</span>'
+        rows.append([str(row["batch"]), "the only one" if row["budget"] is None else f"{row['budget']:g}",
+                     f"{row['ms_dense']:.3g}", sparse, f"{row['noise']:.2f}"])
+    caption = ("Times of the trained net, ms per input, in brackets the quartiles. It is small, so overhead weighs "
+               "more than arithmetic: these times are shown, never judged. Noise: a static net beside it, over itself.")
+    return table(["batch", text(knob or "setting"), "ms dense", "ms sparse", "noise"], rows, caption=caption)
 
 
 def receipt_table(receipts) -> str:

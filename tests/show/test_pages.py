@@ -205,6 +205,18 @@ def test_static_nets_are_drawn_beside():
     assert figure["data"][1]["x"] == [4e5, 9e5]
 
 
+def test_the_times_of_the_trained_net_stand_beside_its_budgets():
+    row = {"sparse": [2.0, 1.5, 3.0], "ms": 0.8, "ms_dense": 0.4, "noise": 1.01, "void": False}
+    times = [row | {"budget": 0.9, "batch": 32, "void": True}, row | {"budget": 0.9, "batch": 1}]
+    html = pages.results_section(result(), times=times)
+    assert "Times of the trained net" in html
+    assert "Times of the trained net" not in pages.results_section(result())
+    assert html.count("0.8 <span class=\"dyn-muted\">(0.6 to 1.2)</span>") == 2
+    alone = pages.time_table(times, "threshold")
+    assert alone in html and alone.count("void:") == 1
+    assert alone.index("void:") > alone.index("(0.6 to 1.2)")        # batch 1 comes first
+
+
 def test_a_figure_says_what_it_shows():
     label = figures.label_of({"data": [{"type": "bar"}], "layout": {"title": {"text": "T"}, "xaxis": {"title": "x"}}})
     assert label == "T: x"
