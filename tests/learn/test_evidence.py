@@ -365,6 +365,14 @@ def test_the_hash_of_a_real_paper_covers_its_task_and_its_verbs(monkeypatch):
     for needed in ("dynnotes.execute.verbs", "dynnotes.decide.gates", "dynnotes.nets.layers",
                    "dynnotes.data.canvas_digits"):
         assert needed in seen
+    kernels = [name for name in seen if name.startswith("dynnotes.execute.kernels")]
+    assert kernels                                                   # met on the way, but not read: tests hold them
+    read = []
+    real_read = evidence._read
+    monkeypatch.setattr(evidence, "_read", lambda text, name, package: (read.append(name),
+                                                                        real_read(text, name, package))[1])
+    evidence.hash_of("veit2018convolutional", "canvas-digits")
+    assert "dynnotes.execute.verbs" in read and not set(kernels) & set(read)
 
 
 # The receipt
