@@ -14,16 +14,22 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
 import dynnotes
-from dynnotes import registry
+from dynnotes import adapt, registry
 from dynnotes.knowledge.about import project, url
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+GUIDES = [path for path in NOTEBOOKS if path.stem == "08-bring-your-own-model"]  # about the reader's model, not a paper
+CHAPTERS = [path for path in NOTEBOOKS if path not in GUIDES]
 HEADINGS = ["Play with it first", "The idea", "In your own module", "What the trained network decided",
             "Why did it decide so?", "Force it the other way", "Exercises", "Live", "Further reading"]
+OF_A_GUIDE = ["Play with it first", "The idea", "One call each", "Keep to a budget", "The receipts", "Turn the knob",
+              "Promise a risk", "What is refused", "A model of your own family", "Exercises", "Live", "Further reading"]
 TAGS = {"remove-cell", "hide-cell", "hide-input"}
 VERB = re.compile(r"\brun_(if|while|channels|where|kept|experts)\(")
 every = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+every_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+every_guide = pytest.mark.parametrize("path", GUIDES, ids=lambda p: p.stem)
 
 
 def read(path):
@@ -42,7 +48,7 @@ def python(cell) -> str:
 
 
 def test_every_chapter_is_about_an_implemented_paper_of_its_own():
-    found = [re.search(r'KEY = "(.+)"', cells(path)["setup"].source)[1] for path in NOTEBOOKS]
+    found = [re.search(r'KEY = "(.+)"', cells(path)["setup"].source)[1] for path in CHAPTERS]
     assert len(set(found)) == len(found) >= 3
     assert set(found) <= set(registry.sources())
 
@@ -62,13 +68,13 @@ def test_valid_and_stripped(path):
 @every
 def test_same_headings_in_the_same_order(path):
     text = "\n".join(c.source for c in cells(path, "markdown").values())
-    assert re.findall(r"^## (.+)$", text, re.M) == HEADINGS
+    assert re.findall(r"^## (.+)$", text, re.M) == (OF_A_GUIDE if path in GUIDES else HEADINGS)
     title = cells(path)["title"].source
     assert re.fullmatch(r"# [^\n]+\n\n[^\n.]+\.", title), "a title and one sentence"
 
 
 def test_same_cells_and_tags_in_every_chapter():
-    shapes = [{name: tuple(c.metadata.get("tags", ())) for name, c in cells(path).items()} for path in NOTEBOOKS]
+    shapes = [{name: tuple(c.metadata.get("tags", ())) for name, c in cells(path).items()} for path in CHAPTERS]
     common = [name for name in shapes[0] if all(name in shape for shape in shapes)]
     assert len(common) >= 25
     for shape in shapes:
@@ -85,7 +91,7 @@ def test_one_plays_before_one_reads(path):
     assert cells(path)["theatre"].source.rstrip().splitlines()[-1].startswith("Theatre(")
 
 
-@every
+@every_chapter
 def test_the_mechanism_is_short_visible_and_has_a_receipt(path):
     code, receipt = cells(path)["code"], cells(path)["receipt"]
     assert not code.metadata.get("tags")
@@ -112,7 +118,9 @@ def test_exercises_have_hidden_solutions_that_are_checked(path):
 @every
 def test_figures_are_computed_never_typed(path):
     """What was measured may change; so prose about it holds no digit."""
-    for name in ("play", "decided", "cost", "why", "force", "live", "reading"):
+    of_a_guide = ("play", "heads-text", "mechanism", "training", "calibrate", "refused", "live", "reading")
+    of_a_chapter = ("play", "decided", "cost", "why", "force", "live", "reading")
+    for name in of_a_guide if path in GUIDES else of_a_chapter:
         assert not re.search(r"\d", cells(path)[name].source), name
     assert "FLOP" not in path.read_text(encoding="utf-8")
 
@@ -161,6 +169,10 @@ def test_colab_cell_sets_colab_up(path, monkeypatch, tmp_path):
     assert (magic, line.split()[:4]) == ("pip", ["install", "-q", "-c", "keep.txt"])
     assert '"dynnotes[models] @ git+{REPOSITORY}@{TAG}"' in line
     assert widgets == [True]
+    if path in GUIDES:
+        assert line.split()[-2:] == ["torchvision", "timm"], "installed where Colab lacks them"
+        assert not fetched, "it reads no results"
+        return
     key = re.search(r'KEY = "(.+)"', cells(path)["setup"].source)[1]
     names = [f"{key}.json", "static-canvas-digits.json"]
     base = f"{space['REPOSITORY']}/raw/{space['TAG']}/results"
@@ -173,3 +185,26 @@ def test_written_as_git_wants_it(path):
     """The form that nbstripout leaves, so that running a chapter does not change it."""
     text = path.read_text(encoding="utf-8")
     assert text == json.dumps(json.loads(text), indent=1, ensure_ascii=False) + "\n"
+
+
+@every_guide
+def test_a_guide_shows_every_way_to_adapt_and_to_set_the_knob(path):
+    """Each public function of dynnotes.adapt is at least named; those of the four decisions are called in the open."""
+    text = "\n".join(c.source for c in cells(path).values())
+    functions = [name for name in adapt.__all__ if name[0].islower() and name not in ("disagreement", "error")]
+    assert len(functions) >= 7
+    assert not [name for name in functions if name not in text]
+    shown = "\n".join(c.source for c in cells(path, "code").values() if not c.metadata.get("tags"))
+    for name in ("with_exits", "with_skips", "with_fewer_tokens", "with_split_experts", "guarantee", "Woven"):
+        assert f"{name}(" in shown, name
+    assert "found.claimed == found.executed" in shown, "the bill is asserted"
+    open_cells = [c.source for c in cells(path, "code").values() if not c.metadata.get("tags")]
+    assert max(len(line) for source in open_cells for line in source.splitlines()) <= 82, "it would not fit the page"
+
+
+@every_guide
+def test_a_guide_loads_pretrained_weights_in_colab_alone(path):
+    setup = cells(path)["setup"].source
+    assert 'pretrained = "google.colab" in sys.modules' in setup
+    assert 'weights="DEFAULT" if pretrained else None' in setup
+    assert "pretrained=pretrained" in setup
