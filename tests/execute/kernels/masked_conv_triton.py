@@ -74,6 +74,21 @@ def test_every_gradient_is_the_definitions(shape, dtype, monkeypatch, poisoned):
         assert (ours.double() - theirs).norm() <= 8 * torch.finfo(dtype).eps * theirs.norm(), name
 
 
+@pytest.mark.parametrize("shape", [(3, 17, 18, 13, 13, 1, 1, 0, 1, 1), (3, 18, 16, 13, 13, 3, 2, 3, 1, 2),
+                                   (3, 9, 18, 13, 13, 3, 1, 1, 1, 9)], ids=["dot", "groups", "depthwise"])
+def test_the_weights_gradient_is_added_up_from_parts(shape, monkeypatch):
+    monkeypatch.setattr(tiles, "ENOUGH", 64)
+    x, mask, weight, bias, _, options = problem(shape, EXACT, share=0.75)
+    geometry, (rows, _) = geometry_of(x.shape, weight.shape, **options), active(mask)
+    g = torch.randn(len(rows), len(weight), dtype=EXACT)
+    assert len(rows) > 128 and len(rows) % 32                        # more than one part, the last one ragged
+    w = weight.double().requires_grad_()
+    y = definition(x, mask, w, bias, None, options).movedim(1, 3).reshape(-1, len(weight))[rows.long()]
+    wanted, = torch.autograd.grad(y, w, g.double())
+    ours = tiles.grad_weight(geometry, g.to(DEVICE), x.to(DEVICE), rows.to(DEVICE)).cpu()
+    assert (ours.double() - wanted).norm() <= 8 * torch.finfo(EXACT).eps * wanted.norm()
+
+
 @pytest.mark.parametrize("shape", [fewer(SHAPES[0]), fewer(SHAPES[4])], ids=["dot", "depthwise"])
 @pytest.mark.parametrize("on", ["none", "one", "all"])
 def test_empty_single_and_full_masks(on, shape, poisoned):  # noqa: F811
