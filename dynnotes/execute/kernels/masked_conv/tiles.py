@@ -7,9 +7,8 @@ atomics: that of the input by the same program over input pixels, each looking u
 that of the weight in parts over rows, added up afterwards.
 
 Checked so far: under triton's interpreter, on a CPU, which proves indexing and masking (float16, float32, float64), and
-by compiling for compute capability 8.0 and 9.0, with triton 3.6 and 3.9. Not yet run on a GPU: speed, races, rounding of
-tensor cores, bfloat16.
-The sizes of tiles are first guesses, not measured.
+by compiling for compute capability 8.0 and 9.0, with triton 3.6 and 3.9. Not yet run on a GPU: speed, races, rounding
+of tensor cores, bfloat16. The sizes of tiles are first guesses, not measured.
 """
 from __future__ import annotations
 
