@@ -51,13 +51,18 @@ class Attend(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, seen, self.dropout() if self.training else 0.0)
         return x + self.finish(inner, y.transpose(1, 2).flatten(2)), q, k
 
+    # What differs between the libraries: each has a subclass below, and no Attend of its own is ever made.
+
     def project(self, inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [B, heads, n, d] of normalised tokens."""
         raise NotImplementedError
 
     def finish(self, inner: Tensor, y: Tensor) -> Tensor:
+        """What is added to the tokens, from what attention read."""
         raise NotImplementedError
 
     def dropout(self) -> float:
+        """Of attention weights, in training."""
         raise NotImplementedError
 
 

@@ -407,7 +407,23 @@ def test_the_crossover_is_timed_once_per_shape():
     after = dense.crossover.cache_info()
     assert (after.misses - before.misses, after.hits - before.hits) == (1, 2)
     geometry = geometry_of(x.shape, weight.shape, **options)
-    assert 0.5 <= dense.crossover(geometry, x.dtype, x.device, tuple(weight.shape), "cpu", 1) <= 1
+    assert dense.crossover(geometry, x.dtype, x.device, tuple(weight.shape), "cpu", 1) >= 0.5
+
+
+def test_a_backend_that_is_faster_with_all_on_is_not_left(monkeypatch):
+    """Seconds are the clock's, so that the choice and not the machine is tested."""
+    x, _, weight, _, _, options = problem(SHAPES[0], torch.float32)
+    geometry, now = geometry_of(x.shape, weight.shape, **options), [0.0]
+    rows = torch.arange(geometry.pixels, dtype=torch.int32)
+    monkeypatch.setattr(dense.time, "perf_counter", lambda: now[0])
+    for module, seconds in ((dense, 3.0), (native, 2.0)):
+        monkeypatch.setattr(module, "forward", lambda *_, s=seconds: now.__setitem__(0, now[0] + s))
+    monkeypatch.setattr(dense, "crossover", dense.crossover.__wrapped__)
+    assert not dense.faster(geometry, x, weight, rows, "cpu")
+    monkeypatch.setattr(dense, "forward", lambda *_: now.__setitem__(0, now[0] + 1.5))
+    assert dense.faster(geometry, x, weight, rows, "cpu")             # from three quarters of the pixels on
+    assert dense.faster(geometry, x, weight, rows[:-(-geometry.pixels * 3 // 4)], "cpu")
+    assert not dense.faster(geometry, x, weight, rows[:geometry.pixels * 7 // 10], "cpu")
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -51,7 +51,10 @@ def faster(geometry: Geometry, x: Tensor, weight: Tensor, rows: Tensor, backend:
 @lru_cache
 def crossover(geometry: Geometry, dtype: torch.dtype, device: torch.device, weight: tuple[int, ...], backend: str,
               threads: int) -> float:
-    """The share of pixels on from which dense is faster: its time over the backend's with all of them on."""
+    """The share of pixels on from which dense is faster: its time over the backend's with all of them on.
+
+    Above 1 it never is: the backend is faster even then.
+    """
     from .operator import BACKENDS
 
     x = torch.zeros(geometry.batch, *geometry.size, weight[1] * geometry.groups, dtype=dtype, device=device)
@@ -71,4 +74,4 @@ def crossover(geometry: Geometry, dtype: torch.dtype, device: torch.device, weig
                     torch.cuda.synchronize(device)
                 if turn:                                             # the first only warms up
                     best[i] = min(best[i], time.perf_counter() - start)
-    return max(WORTH_ASKING, min(1.0, best[0] / best[1]))
+    return max(WORTH_ASKING, best[0] / best[1])
