@@ -273,8 +273,8 @@ def test_every_clock_of_the_project_fits_the_schema_and_its_static_nets():
         if not path.name.startswith("static-"):
             held = evidence.load_result(path)
             shipped_weights = (shipped.CHECKPOINTS / f"{path.stem}.safetensors").is_file()
-            assert ("clock" in held) == shipped_weights, path
-            budgets = {r["budget"] for r in held["runs"]} if shipped_weights else set()
+            assert "clock" in held or not shipped_weights, path     # a training may time nets that are not shipped
+            budgets = {r["budget"] for r in held["runs"]} if "clock" in held else set()
             found = evidence.times(held, evidence.static_clock(held, path.parent))
             assert {(r["budget"], r["batch"]) for r in found} == {(b, n) for b in budgets for n in (1, 32)}, path
             for r in found:                                # 64 inputs cost about what all cost
