@@ -11,6 +11,7 @@ import json
 import math
 import os
 import platform
+import random
 import statistics
 import subprocess
 import time
@@ -654,9 +655,10 @@ class Race(NamedTuple):
 
 def race(base: Callable, others: Mapping[str, Callable], *, rounds: int = 9, target: float = 0.02, attempts: int = 3,
          clock: Callable[[], float] = time.thread_time) -> Race:
-    """Time `others` against `base` in one process: base, the others and base again in every round, in turning order.
+    """Time `others` against `base` in one process: base, the others and base again in every round, in random order.
 
-    Ratios are per round, so slow drift cancels. When base over base leaves 0.95..1.05 it all happens again, at most
+    Each measurement begins with a call that is not timed, so that it does not pay for what the one before it left in
+    the caches. Ratios are per round, so slow drift cancels. When base over base leaves 0.95..1.05 it all happens again, at most
     `attempts` times; if the last is still noisy, the timing is void. `target`: seconds per measurement, by repeating.
     """
     calls = {"base": base, **others, "again": base}
@@ -664,18 +666,18 @@ def race(base: Callable, others: Mapping[str, Callable], *, rounds: int = 9, tar
         call()                                                            # first calls build and cache
 
     def seconds(call, repeats):
+        call()
         start = clock()
         for _ in range(repeats):
             call()
         return (clock() - start) / repeats
 
     repeats = {name: max(1, min(1000, round(target / max(seconds(call, 1), 1e-9)))) for name, call in calls.items()}
-    names = list(calls)
+    names, order = list(calls), random.Random(0)
     for _ in range(attempts):
         taken: dict[str, list[float]] = {name: [] for name in names}
-        for turn in range(rounds):
-            start = turn % len(names)
-            for name in names[start:] + names[:start]:
+        for _ in range(rounds):
+            for name in order.sample(names, len(names)):
                 taken[name].append(seconds(calls[name], repeats[name]))
         noise = statistics.median(a / b for a, b in zip(taken["again"], taken["base"], strict=True))
         void = not QUIET[0] <= noise <= QUIET[1]

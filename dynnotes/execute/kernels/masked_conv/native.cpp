@@ -2,7 +2,7 @@
 //
 // A tile of 6 pixels by TILE_V vectors of output channels stays in registers over all taps and input channels; each
 // pixel is a pointer to its row of channels, padding points to a row of zeros, so nothing is gathered. Weights are
-// packed so that the tile reads them in order; the rows of the next chunk are prefetched while this one is computed.
+// packed so that the tile reads them in order; while it computes, it prefetches the rows of the tile one chunk ahead.
 // The same source serves every instruction set: vectors are as wide as the flags it is compiled with allow.
 
 #include <algorithm>
@@ -27,6 +27,7 @@ constexpr int BYTES = 16, TILE_V = 2;
 #endif
 constexpr int TILE_P = 6;              // pixels of a tile
 constexpr int CHUNK = 96;              // pixels whose pointers are made at once
+constexpr int SWEEP = 4 * CHUNK;       // active pixels, zeroed at once with what lies between
 
 struct bf16 {
     uint16_t bits;
@@ -118,11 +119,14 @@ template <class S> static inline Vector<S> clipped(Vector<S> v, int64_t relu) { 
 }
 
 // sums[p][v] = bias + sum over taps and channels of pixel p's row times the packed weights; or to the target, finished.
+// ahead: pointers like q, or null, to what is read later: fetched a line at a time, as between products it costs nothing.
 template <class T, int P, int V>
 static __attribute__((noinline)) void tile(const T* const* q, int64_t ldq, int64_t taps, int64_t first, int64_t channels,
-                                           const Packed<T>* w, const Sum<T>* start, Sum<T>* sums, const Target<T>* to) {
+                                           const Packed<T>* w, const Sum<T>* start, Sum<T>* sums, const Target<T>* to,
+                                           const T* const* ahead) {
     using S = Sum<T>;
     constexpr int L = LANES<S>;
+    constexpr int64_t LINE = 64 / sizeof(T);  // channels of a cache line
     Vector<S> acc[P][V];
 #pragma GCC unroll 8
     for (int v = 0; v < V; v++) {
@@ -134,32 +138,39 @@ static __attribute__((noinline)) void tile(const T* const* q, int64_t ldq, int64
         const T* row[P];
 #pragma GCC unroll 8
         for (int p = 0; p < P; p++) row[p] = q[t * ldq + p] + first;
-        if constexpr (Kind<T>::PAIR == 2) {
+        for (int64_t from = 0; from < channels; from += LINE) {
+            const int64_t until = std::min(channels, from + LINE);
+            if (ahead)
+#pragma GCC unroll 8
+                for (int p = 0; p < P; p++) __builtin_prefetch(ahead[t * ldq + p] + first + from, 0, 2);
+            if constexpr (Kind<T>::PAIR == 2) {
 #ifdef __AVX512BF16__
-            for (int64_t c = 0; c < channels; c += 2, w += 2 * V * L) {
-                __m512bh wv[V];
+                for (int64_t c = from; c < until; c += 2, w += 2 * V * L) {
+                    __m512bh wv[V];
 #pragma GCC unroll 8
-                for (int v = 0; v < V; v++) wv[v] = (__m512bh)_mm512_loadu_si512(w + v * 2 * L);
+                    for (int v = 0; v < V; v++) wv[v] = (__m512bh)_mm512_loadu_si512(w + v * 2 * L);
 #pragma GCC unroll 8
-                for (int p = 0; p < P; p++) {
-                    uint32_t two = row[p][c].bits;
-                    if (c + 1 < channels) std::memcpy(&two, row[p] + c, 4);
-                    __m512bh x = (__m512bh)_mm512_set1_epi32(int(two));
+                    for (int p = 0; p < P; p++) {
+                        uint32_t two = row[p][c].bits;
+                        if (c + 1 < channels) std::memcpy(&two, row[p] + c, 4);
+                        __m512bh x = (__m512bh)_mm512_set1_epi32(int(two));
 #pragma GCC unroll 8
-                    for (int v = 0; v < V; v++) acc[p][v] = _mm512_dpbf16_ps(acc[p][v], wv[v], x);
+                        for (int v = 0; v < V; v++) acc[p][v] = _mm512_dpbf16_ps(acc[p][v], wv[v], x);
+                    }
                 }
-            }
 #endif
-        } else {
-            for (int64_t c = 0; c < channels; c++, w += V * L) {
-                Vector<S> wv[V];
+            } else {
+#pragma GCC unroll 4
+                for (int64_t c = from; c < until; c++, w += V * L) {
+                    Vector<S> wv[V];
 #pragma GCC unroll 8
-                for (int v = 0; v < V; v++) wv[v] = load(reinterpret_cast<const S*>(w) + v * L);
+                    for (int v = 0; v < V; v++) wv[v] = load(reinterpret_cast<const S*>(w) + v * L);
 #pragma GCC unroll 8
-                for (int p = 0; p < P; p++) {
-                    S x = S(row[p][c]);
+                    for (int p = 0; p < P; p++) {
+                        S x = S(row[p][c]);
 #pragma GCC unroll 8
-                    for (int v = 0; v < V; v++) acc[p][v] += x * wv[v];
+                        for (int v = 0; v < V; v++) acc[p][v] += x * wv[v];
+                    }
                 }
             }
         }
@@ -183,7 +194,7 @@ static __attribute__((noinline)) void tile(const T* const* q, int64_t ldq, int64
 }
 
 template <class T> using Tile = void (*)(const T* const*, int64_t, int64_t, int64_t, int64_t, const Packed<T>*,
-                                         const Sum<T>*, Sum<T>*, const Target<T>*);
+                                         const Sum<T>*, Sum<T>*, const Target<T>*, const T* const*);
 template <class T> static Tile<T> tile_of(int pixels, int vectors) {
 #define ROW(P) {tile<T, P, 1>, tile<T, P, 2>, tile<T, P, TILE_V < 3 ? TILE_V : 3>, tile<T, P, TILE_V>}
     static const Tile<T> table[TILE_P][4] = {ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6)};
@@ -252,11 +263,6 @@ static void point(const Conv& a, int64_t from, int64_t count, const T* zeros, Po
     }
 }
 
-template <class T> static inline void fetch(const T* row, int64_t channels) {
-    const char* q = reinterpret_cast<const char*>(row);
-    for (int64_t at = 0; at < channels * int64_t(sizeof(T)); at += 64) __builtin_prefetch(q + at, 0, 2);
-}
-
 template <class S> static inline S clipped_one(S value, int64_t relu) {
     if (relu && value < S(0)) value = S(0);
     if (relu == 6 && value > S(6)) value = S(6);
@@ -276,23 +282,19 @@ static inline void finish(const Sum<T>* sums, int64_t valid, const T* residual, 
     }
 }
 
-// Zero the pixels before row `from`'s and after the one before it, so that a range of rows owns the gap on its left.
+// Zero the pixels from behind row `from - 1` up to row `to - 1`, those that are on, too: in one sweep, as lines that
+// are written whole need not be read, and just before they are computed, while they stay near.
 template <class T> static void clear(const Conv& a, int64_t from, int64_t to) {
-    if (a.packed || a.keep) return;
-    T* y = static_cast<T*>(a.y);
-    for (int64_t i = from; i < to; i++) {
-        int64_t begin = i ? a.rows[i - 1] + 1 : 0, end = a.rows[i];
-        if (begin < end) std::memset(y + begin * a.outputs, 0, (end - begin) * a.outputs * sizeof(T));
-    }
-    if (to == a.count) {
-        int64_t begin = a.count ? a.rows[a.count - 1] + 1 : 0, end = a.batch * a.out_height * a.out_width;
-        if (begin < end) std::memset(y + begin * a.outputs, 0, (end - begin) * a.outputs * sizeof(T));
-    }
+    const int64_t first = from ? a.rows[from - 1] + 1 : 0;
+    const int64_t last = to == a.count ? a.batch * a.out_height * a.out_width : a.rows[to - 1] + 1;
+    if (a.packed || a.keep || last - first == to - from) return;
+    std::memset(static_cast<void*>(static_cast<T*>(a.y) + first * a.outputs), 0, (last - first) * a.outputs * sizeof(T));
 }
 
 // Forward -------------------------------------------------------------------------------------------------------------
 
-template <class T> static int64_t convolve(const Conv& a, int64_t from, int64_t to, int64_t block_from, int64_t block_to) {
+template <class T> static int64_t convolve(const Conv& a, int64_t from, int64_t to, int64_t block_from, int64_t block_to,
+                                          bool clears) {
     using S = Sum<T>;
     constexpr int L = LANES<S>, OB = TILE_V * L;
     const int64_t taps = a.kernel_h * a.kernel_w, channels = a.channels / a.groups, outputs = a.outputs / a.groups;
@@ -309,6 +311,7 @@ template <class T> static int64_t convolve(const Conv& a, int64_t from, int64_t 
     for (int64_t at = from; at < to; at += CHUNK) {
         const int64_t count = std::min<int64_t>(CHUNK, to - at), more = std::min<int64_t>(CHUNK, std::max<int64_t>(0, to - at - CHUNK));
         if (more) point(a, at + CHUNK, more, zeros.data(), next);
+        if (clears && (at - from) % SWEEP == 0) clear<T>(a, at, std::min<int64_t>(to, at + SWEEP));
         for (int64_t gb = block_from; gb < block_to; gb++) {
             const int64_t g = gb / blocks, o = gb % blocks * OB, left = outputs - o;
             const int vectors = int(std::min<int64_t>(TILE_V, in_blocks(left, L)));
@@ -317,9 +320,7 @@ template <class T> static int64_t convolve(const Conv& a, int64_t from, int64_t 
             for (int64_t l = 0; l < vectors * L; l++) start[l] = bias && l < valid ? S(bias[channel + l]) : S(0);
             for (int64_t p = 0; p < count; p += TILE_P) {
                 const int pixels = int(std::min<int64_t>(TILE_P, count - p));
-                if (gb == block_from)
-                    for (int64_t t = 0; t < taps; t++)
-                        for (int64_t j = p; j < std::min<int64_t>(more, p + TILE_P); j++) fetch(next.at[t * CHUNK + j], a.channels);
+                const T* const* ahead = gb == block_from && p + pixels <= more ? next.at.data() + p : nullptr;
                 Target<T> target;
                 target.relu = a.relu, target.direct = std::is_same<T, S>::value && valid == vectors * L;
                 for (int j = 0; j < pixels; j++) {
@@ -327,7 +328,8 @@ template <class T> static int64_t convolve(const Conv& a, int64_t from, int64_t 
                     target.y[j] = y + row * a.outputs + channel;
                     target.residual[j] = residual ? residual + row * a.outputs + channel : nullptr;
                 }
-                tile_of<T>(pixels, vectors)(here.at.data() + p, CHUNK, taps, g * channels, channels, w, start, sums, &target);
+                tile_of<T>(pixels, vectors)(here.at.data() + p, CHUNK, taps, g * channels, channels, w, start, sums, &target,
+                                            ahead);
                 issued += pixels * taps * deep<T>(channels) * vectors * L;
                 for (int j = 0; j < pixels && !target.direct; j++)
                     finish<T>(sums + j * vectors * L, valid, target.residual[j], target.y[j], a.relu);
@@ -419,12 +421,11 @@ template <class T> static int64_t forward(const Conv& a, int64_t* ran) {
     } else if (tiles >= 4 * threads || blocks < threads) {           // share out the pixels, or where they are few
         parallel(threads, tiles, [&](int64_t from, int64_t to) {
             from *= TILE_P, to = std::min(a.count, to * TILE_P);
-            clear<T>(a, from, to);
-            add(convolve<T>(a, from, to, 0, blocks));
+            add(convolve<T>(a, from, to, 0, blocks, true));
         });
     } else {                                                         // the output channels
         clear<T>(a, 0, a.count);
-        parallel(threads, blocks, [&](int64_t from, int64_t to) { add(convolve<T>(a, 0, a.count, from, to)); });
+        parallel(threads, blocks, [&](int64_t from, int64_t to) { add(convolve<T>(a, 0, a.count, from, to, false)); });
     }
     if (ran) *ran = used;
     return issued;
@@ -459,7 +460,8 @@ template <class T> static int64_t gradient_of_input(const Conv& a) {
                         const int pixels = int(std::min<int64_t>(TILE_P, count - p));
                         const T* rows[TILE_P];
                         for (int j = 0; j < pixels; j++) rows[j] = g + (at + p + j) * a.outputs;
-                        tile_of<T>(pixels, vectors)(rows, TILE_P, 1, group * outputs, outputs, w, nothing, sums, nullptr);
+                        tile_of<T>(pixels, vectors)(rows, TILE_P, 1, group * outputs, outputs, w, nothing, sums, nullptr,
+                                                nullptr);
                         own += pixels * outputs * vectors * L;
                         for (int j = 0; j < pixels; j++)
                             if (T* to_row = const_cast<T*>(targets.at[t * CHUNK + p + j])) {
