@@ -658,8 +658,9 @@ def race(base: Callable, others: Mapping[str, Callable], *, rounds: int = 9, tar
     """Time `others` against `base` in one process: base, the others and base again in every round, in random order.
 
     Each measurement begins with a call that is not timed, so that it does not pay for what the one before it left in
-    the caches. Ratios are per round, so slow drift cancels. When base over base leaves 0.95..1.05 it all happens again, at most
-    `attempts` times; if the last is still noisy, the timing is void. `target`: seconds per measurement, by repeating.
+    the caches. Ratios are per round, so slow drift cancels. When base over base leaves 0.95..1.05 it all happens
+    again, at most `attempts` times; if the last is still noisy, the timing is void. `target`: seconds per measurement,
+    by repeating.
     """
     calls = {"base": base, **others, "again": base}
     for call in (base, *others.values()):

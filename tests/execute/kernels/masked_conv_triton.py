@@ -11,7 +11,16 @@ import pytest
 import torch
 
 from dynnotes.execute import measured
-from dynnotes.execute.kernels.masked_conv import active, best, geometry_of, masked_conv2d, native, programs, tiles
+from dynnotes.execute.kernels.masked_conv import (
+    active,
+    best,
+    geometry_of,
+    library,
+    masked_conv2d,
+    programs,
+    tiles,
+    weights,
+)
 from tests.execute.kernels.test_masked_conv import SHAPES, bound, definition, poisoned, problem  # noqa: F401
 
 GPU = not programs.INTERPRETED
@@ -173,24 +182,24 @@ def test_a_weight_is_copied_once_until_it_changes():
         return near(y.cpu(), x.cpu(), weight.cpu(), bias.cpu(), None, mask.cpu(), options)
 
     assert right()
-    copy = tiles._packs[id(weight)][2]
-    assert right() and tiles._packs[id(weight)][2] is copy
+    copy = weights._copies[id(weight), "tiles"][2]
+    assert right() and weights._copies[id(weight), "tiles"][2] is copy
     weight += 1
-    assert right() and tiles._packs[id(weight)][2] is not copy
+    assert right() and weights._copies[id(weight), "tiles"][2] is not copy
     weight.data = torch.randn_like(weight)
     assert right()
-    with torch.inference_mode():                                     # without a version nothing is kept
+    with torch.inference_mode():                                     # no version: nothing is kept on a GPU
         weight = weight.clone()
         assert right()
         weight.neg_()
-        assert right() and id(weight) not in tiles._packs
+        assert right() and (not GPU or (id(weight), "tiles") not in weights._copies)
     weight = torch.randn_like(x[:1].expand(16, -1, -1, -1)[:, :, :3, :3]).contiguous()
     assert right()
-    held = len(tiles._packs)
+    held = len(weights._copies)
     del weight
-    assert len(tiles._packs) == held - 1
+    assert len(weights._copies) == held - 1
     weight = torch.randn(16, 18, 3, 3, dtype=EXACT, device=DEVICE).to(memory_format=torch.channels_last)
-    assert right() and len(tiles._packs) == held - 1                 # read in place
+    assert right() and len(weights._copies) == held - 1                 # read in place
     weight.data.mul_(2)
     assert right()
 
@@ -223,7 +232,7 @@ def test_what_it_does_not_take_is_said():
 def test_the_programs_are_interpreted_as_asked():
     assert programs.INTERPRETED is (os.environ.get("TRITON_INTERPRET") == "1")
     x = torch.zeros(1, 1, 1, 1)
-    assert tiles.takes(x) is not GPU and best(x) == ("cpu" if native.available() else "torch")
+    assert tiles.takes(x) is not GPU and best(x) == ("cpu" if library.available() else "torch")
 
 
 @pytest.mark.skipif(not GPU, reason="needs a GPU")

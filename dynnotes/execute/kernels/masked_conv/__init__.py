@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import dense, native
+from . import dense, library, native
 from .geometry import Geometry, geometry_of
 from .operator import BACKENDS, call, overheard
 
@@ -48,7 +48,7 @@ def masked_conv2d(x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None =
 def active(mask: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor | None]:
     """(flat places where `mask` is on, ascending, int32; with `inverse` the rank of each place or -1, int32)."""
     on = mask if mask.dtype is torch.bool else mask != 0
-    if on.is_cpu and native.available():
+    if on.is_cpu and library.available():
         return native.rows_of(on, inverse)
     flat = on.flatten()
     ranks = torch.where(flat, flat.cumsum(0) - 1, -1).int() if inverse else None
@@ -59,7 +59,7 @@ def best(x: Tensor) -> str:
     """The fastest backend for inputs like `x`."""
     if x.is_cuda and BACKENDS["triton"].takes(x):
         return "triton"
-    return "cpu" if native.takes(x) and native.available() else "torch"
+    return "cpu" if native.takes(x) and library.available() else "torch"
 
 
 def _check(geometry, x, mask, weight, bias, residual, relu, backend) -> None:
@@ -82,6 +82,6 @@ def _check(geometry, x, mask, weight, bias, residual, relu, backend) -> None:
         raise ValueError(f"masked convolution: relu is 0, 1 or 6, not {relu!r}")
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"masked convolution: no backend {backend!r}; one of {', '.join(BACKENDS)}")
-    if backend == "cpu" and not (native.takes(x) and native.available()):
+    if backend == "cpu" and not (native.takes(x) and library.available()):
         raise ValueError(f"masked convolution: the cpu backend is not compiled here, or does not take {x.dtype} on "
                          f"{x.device}")

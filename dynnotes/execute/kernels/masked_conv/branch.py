@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from . import active, best, native, reference
+from . import active, best, library, native, reference, weights
 from .geometry import Geometry, geometry_of
 from .operator import call
 
@@ -63,7 +63,7 @@ def plan(x: Tensor, mask: Tensor, layers: Sequence[Layer]) -> list[Step]:
 
 def read_by(geometry: Geometry, rows: Tensor) -> Tensor:
     """[B, 1, H, W] bool: which input pixels the output pixels `rows` read."""
-    if rows.is_cpu and native.available():
+    if rows.is_cpu and library.available():
         return native.reads(geometry, rows)
     kernel = torch.ones(1, 1, *geometry.kernel, device=rows.device)
     return reference.grad_input(geometry._replace(groups=1), kernel.new_ones(len(rows), 1), kernel, rows) > 0
@@ -95,7 +95,7 @@ def layers_of(branch: nn.Sequential) -> list[Layer]:
                if t is not None]
     state = (*(module.training for module in branch),
              *((None if t.is_inference() else t._version, t.data_ptr()) for t in tensors),
-             *(native.sample(t) for t in tensors if t.dim() == 4))
+             *(weights.sample(t) for t in tensors if t.dim() == 4))
     held = _layers.get(branch)
     if held is None or held[0] != state or None in state:
         _layers[branch] = held = state, _read(branch)

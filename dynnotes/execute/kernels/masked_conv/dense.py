@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes  # private: see tests/execute/test_cost.py
 
 from . import reference
-from .gathered import fastest
+from .gathered import product
 from .geometry import Geometry
 from .reference import clipped
+from .weights import kept
 
 WORTH_ASKING = 0.5                                                   # no kernel here is slower than dense below this
 
@@ -29,10 +30,10 @@ def forward(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, 
         return reference.forward(geometry, x, weight, bias, residual, rows, inverse, relu, packed)
     if geometry.pointwise and geometry.groups == 1:
         flat = x.movedim(1, 3).reshape(-1, x.shape[1])
-        y = fastest(len(weight), x.shape[1], x)(flat, weight.flatten(1))
-        y = (y if bias is None else y.add_(bias)).view(geometry.batch, *geometry.out, len(weight)).movedim(3, 1)
+        y = product(weight, x)(flat, bias).view(geometry.batch, *geometry.out, len(weight)).movedim(3, 1)
     else:
-        y = F.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
+        lasting = kept(weight, "dense", lambda w: w.contiguous(memory_format=torch.channels_last))
+        y = F.conv2d(x, lasting, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
     y = clipped(y if residual is None else y.add_(residual), relu).contiguous(memory_format=torch.channels_last)
     if len(rows) < geometry.pixels:
         off = torch.ones(geometry.pixels, dtype=torch.bool, device=x.device).index_fill_(0, rows.long(), False)

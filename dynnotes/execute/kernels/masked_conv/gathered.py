@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,10 @@ from torch import Tensor
 from . import reference
 from .geometry import Geometry
 from .reference import clipped
+from .weights import kept
 
 CHUNK = 2048                                                         # pixels: their patches stay in the cache
+PIECES = (2048, 1024, 512, 256, 128, 64, 32)                         # rows of one product: few sizes, see `_pieces`
 BLOCKS = (8, 7, 4)                                                   # sides of blocks that are looked for
 
 
@@ -31,21 +33,24 @@ def forward(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, 
         return _by_blocks(geometry, x, weight, bias, residual, *found, relu)
     source, places = _source(geometry, x, inverse), rows.long()
     where = _patches(geometry, places, inverse, source)              # [R, taps] rows of `source`
-    w = weight.unflatten(0, (groups, -1)).permute(0, 1, 3, 4, 2).flatten(2)           # [g, O/g, taps * C/g]
-    multiply = fastest(outputs // groups, w.shape[2], x) if groups == 1 else None
+    multiply, issued = product(weight, x) if groups == 1 else None, 0
     y = x.new_zeros(count if packed else geometry.pixels, outputs)
     for start in range(0, count, CHUNK):
         own = slice(start, start + CHUNK)
         some = where[own]
         if multiply:
-            patches = _workspace(x, _rounded(len(some)), w.shape[2])
+            pieces = _pieces(len(some))
+            patches = _workspace(x, sum(pieces), some.shape[1] * x.shape[1])
             torch.index_select(source, 0, some.flatten(), out=patches[:len(some)].view(-1, x.shape[1]))
-            values = multiply(patches, w[0])[:len(some)]             # rows that only fill up are computed and dropped
+            values = [multiply(piece, bias) for piece in patches.split(pieces)]
+            values = (torch.cat(values) if len(pieces) > 1 else values[0])[:len(some)]
+            issued += sum(pieces)                                    # rows that only fill up are computed and dropped
         else:
             patches = source.index_select(0, some.flatten()).view(*some.shape, groups, -1)   # [r, taps, g, C/g]
-            values = torch.bmm(patches.permute(2, 0, 1, 3).flatten(2), w.transpose(1, 2)).transpose(0, 1).flatten(1)
-        if bias is not None:
-            values = values + bias
+            values = torch.bmm(patches.permute(2, 0, 1, 3).flatten(2), _by_group(weight, groups).transpose(1, 2))
+            values = values.transpose(0, 1).flatten(1)
+            values = values if bias is None else values.add_(bias)
+            issued += len(some)
         if residual is not None:
             values = values + (residual[own] if packed else
                                residual.movedim(1, 3).reshape(-1, outputs)[places[own]])
@@ -54,15 +59,29 @@ def forward(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, 
             y[own] = values
         else:
             y.index_copy_(0, places[own], values)
-    issued = sum(_rounded(min(CHUNK, count - start)) if multiply else min(CHUNK, count - start)
-                 for start in range(0, count, CHUNK)) * weight.numel()
-    return (y if packed else y.view(geometry.batch, *geometry.out, outputs).movedim(3, 1)), issued
+    return (y if packed else y.view(geometry.batch, *geometry.out, outputs).movedim(3, 1)), issued * weight.numel()
 
 
-def _rounded(rows: int) -> int:
-    """Up to one of few sizes: a product of a new size is slow the first time (oneDNN builds a primitive for it)."""
-    step = 128 if rows > 256 else 32
-    return -(-rows // step) * step
+def _by_group(weight: Tensor, groups: int) -> Tensor:
+    """[g, O / g, taps * C / g]."""
+    return kept(weight, "gathered", lambda w: _in_rows(w, groups), groups)
+
+
+def _in_rows(weight: Tensor, groups: int) -> Tensor:
+    return weight.unflatten(0, (groups, -1)).permute(0, 1, 3, 4, 2).flatten(2).contiguous()
+
+
+def _pieces(rows: int) -> list[int]:
+    """Sizes that are at least `rows` together, each of PIECES.
+
+    A product of a size not seen before is slow (oneDNN builds a primitive for it), so that masks of ever new counts
+    would never be fast; of these few sizes all have soon been seen.
+    """
+    found = []
+    for size in PIECES:
+        number, rows = divmod(rows, size)
+        found += [size] * number
+    return found + [PIECES[-1]] * (rows > 0)
 
 
 _own = threading.local()
@@ -83,12 +102,14 @@ def _block_side(geometry: Geometry, rows: Tensor) -> tuple[int, Tensor] | None:
     high, wide = geometry.out
     if geometry.stride != (1, 1) or geometry.kernel == (1, 1) or geometry.out != geometry.size or not len(rows):
         return None
+    sides = [n for n in BLOCKS if high % n == 0 == wide % n and len(rows) % (n * n) == 0]
+    if not sides:                                                    # as with most masks of single pixels
+        return None
     mask = torch.zeros(geometry.pixels, dtype=torch.bool, device=rows.device).index_fill_(0, rows.long(), True)
-    for side in BLOCKS:
-        if high % side == 0 == wide % side:
-            on = mask.view(geometry.batch, high // side, side, wide // side, side).any(4).any(2)
-            if int(on.sum()) * side * side == len(rows):
-                return side, on
+    for side in sides:
+        on = mask.view(geometry.batch, high // side, side, wide // side, side).any(4).any(2)
+        if int(on.sum()) * side * side == len(rows):
+            return side, on
     return None
 
 
@@ -115,7 +136,7 @@ def _by_blocks(geometry, x, weight, bias, residual, side, on, relu) -> tuple[Ten
 
 def grad_input(geometry: Geometry, g: Tensor, weight: Tensor, rows: Tensor) -> Tensor:
     groups, channels = geometry.groups, weight.shape[1]
-    w = weight.unflatten(0, (groups, -1)).permute(0, 1, 3, 4, 2).flatten(2)           # [g, O/g, taps * C/g]
+    w = _by_group(weight, groups)
     high, wide = _padded(geometry)
     x = g.new_zeros(geometry.batch * high * wide, groups * channels)
     where = _patches(geometry, rows.long(), None, x)
@@ -156,35 +177,59 @@ def _source(geometry: Geometry, x: Tensor, inverse: Tensor | None) -> Tensor:
 
 def _patches(geometry: Geometry, rows: Tensor, inverse: Tensor | None, source: Tensor) -> Tensor:
     """[R, taps]: the row of the source that each tap of each active pixel reads."""
-    (high, wide), (hp, wp) = geometry.out, _padded(geometry)
-    n, place = rows.div(high * wide, rounding_mode="floor"), rows.remainder(high * wide)
-    i, j = place.div(wide, rounding_mode="floor"), place.remainder(wide)
-    (kh, kw), (sh, sw), (ph, pw), (dh, dw) = geometry.kernel, geometry.stride, geometry.padding, geometry.dilation
-    taps = torch.arange(kh * kw, device=rows.device)
-    u, v = taps.div(kw, rounding_mode="floor") * dh, taps.remainder(kw) * dw
     if inverse is None:
-        return ((n * hp + i * sh) * wp + j * sw).unsqueeze(1) + (u * wp + v)
-    h, w = (i * sh - ph).unsqueeze(1) + u, (j * sw - pw).unsqueeze(1) + v
-    (height, width) = geometry.size
+        begin, step = _table(geometry, rows.device)
+        return begin[rows].unsqueeze(1) + step
+    (high, wide), (height, width) = geometry.out, geometry.size
+    n, i, j = torch.unravel_index(rows, (geometry.batch, high, wide))
+    h, w = (t.unsqueeze(1) + u for t, u in zip((i * geometry.stride[0] - geometry.padding[0],
+                                                j * geometry.stride[1] - geometry.padding[1]),
+                                               _taps(geometry, rows.device), strict=True))
     inside = (h >= 0) & (h < height) & (w >= 0) & (w < width)
     at = (n.unsqueeze(1) * height + h.clamp(0, height - 1)) * width + w.clamp(0, width - 1)
     return torch.where(inside, inverse.long()[at], -1) % len(source)                    # -1: the row of zeros
 
 
+def _taps(geometry: Geometry, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows and columns from the first tap to each tap."""
+    (kh, kw), (dh, dw) = geometry.kernel, geometry.dilation
+    taps = torch.arange(kh * kw, device=device)
+    return taps.div(kw, rounding_mode="floor") * dh, taps.remainder(kw) * dw
+
+
+@lru_cache(32)
+def _table(geometry: Geometry, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of the padded map: the place that the first tap of each output pixel reads, and how far from it each tap is."""
+    (high, wide), (hp, wp), (sh, sw) = geometry.out, _padded(geometry), geometry.stride
+    n, i, j = (torch.arange(count, device=device) for count in (geometry.batch, high, wide))
+    begin = (n.view(-1, 1, 1) * hp + i.view(-1, 1) * sh) * wp + j * sw
+    u, v = _taps(geometry, device)
+    return begin.flatten(), u * wp + v
+
+
 # The fastest product -------------------------------------------------------------------------------------------------
 
-def fastest(outputs: int, depth: int, like: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """rows [R, depth] times weight [outputs, depth], by the way that is fastest on this machine, timed once."""
-    if like.device.type != "cpu" or like.dtype is not torch.float32:
-        return F.linear
-    return _PRODUCTS[_timed(outputs, depth, torch.get_num_threads())]
+def product(weight: Tensor, like: Tensor) -> Callable[[Tensor, Tensor | None], Tensor]:
+    """(rows [R, taps * C], bias [O]) -> [R, O], with `weight` [O, C, kh, kw], the fastest way of this machine, timed
+    once."""
+    outputs, depth = len(weight), weight[0].numel()
+    if like.device.type == "cpu" and like.dtype is torch.float32 and \
+            _timed(outputs, depth, torch.get_num_threads()) == "oneDNN":
+        return partial(_onednn, kept(weight, "oneDNN", lambda w: _reordered(_in_rows(w, 1)[0])))
+    return partial(_linear, _by_group(weight, 1)[0])
 
 
-def _onednn(rows: Tensor, weight: Tensor) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
+def _linear(weight: Tensor, rows: Tensor, bias: Tensor | None) -> Tensor:
+    return F.linear(rows, weight, bias)
 
 
-_PRODUCTS = {"F.linear": F.linear, "oneDNN": _onednn}
+def _reordered(weight: Tensor) -> Tensor:
+    """[O, K] in oneDNN's own order, so that its products need not make it each time."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight, None)
+
+
+def _onednn(weight: Tensor, rows: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
 
 
 @lru_cache
@@ -192,14 +237,17 @@ def _timed(outputs: int, depth: int, threads: int) -> str:
     import time
 
     rows, weight = torch.zeros(512, depth), torch.zeros(outputs, depth)
-    seconds = dict.fromkeys(_PRODUCTS, float("inf"))
-    for _ in range(4):                                               # the first of each only warms up
-        for name, product in _PRODUCTS.items():
-            begin = time.perf_counter()
-            try:
-                with torch.no_grad():
-                    product(rows, weight)
-            except (RuntimeError, AttributeError):                   # a torch without oneDNN
-                continue
-            seconds[name] = min(seconds[name], time.perf_counter() - begin)
-    return min(seconds, key=seconds.__getitem__)
+    calls = {"F.linear": partial(_linear, weight, rows, None)}
+    seconds = {}
+    with torch.no_grad():
+        try:
+            calls["oneDNN"] = partial(_onednn, _reordered(weight), rows, None)
+            calls["oneDNN"]()
+        except (RuntimeError, AttributeError):                       # a torch without oneDNN
+            return "F.linear"
+        for _ in range(4):                                           # the first of each only warms up
+            for name, call in calls.items():
+                begin = time.perf_counter()
+                call()
+                seconds.setdefault(name, []).append(time.perf_counter() - begin)
+    return min(seconds, key=lambda name: min(seconds[name][1:]))

@@ -4,50 +4,17 @@ from __future__ import annotations
 import ctypes
 import struct
 import warnings
-import weakref
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from .. import compiled
+from . import weights
 from .geometry import Geometry
+from .library import NAMES, function
 
-SOURCE = Path(__file__).with_name("native.cpp")
-NAMES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
 _CONV = struct.Struct("32q")                                         # struct Conv of native.cpp
-
-
-@lru_cache
-def _functions(library) -> dict:
-    """The library's functions by name, with their types declared."""
-    number, place = ctypes.c_int64, ctypes.c_void_p
-    found = {"rows": (number, [place, number, place, place]), "sample": (number, [place, number]),
-             "reads": (None, [ctypes.c_char_p, place])}
-    for name in NAMES.values():
-        found |= {f"packed_{name}": (number, [number] * 4), f"pack_{name}": (None, [place] * 2 + [number] * 4),
-                  f"conv_{name}": (number, [ctypes.c_char_p, place]),
-                  f"masked_{name}": (number, [ctypes.c_char_p, place, number])}
-        if name != "bf16":
-            found |= {f"packed_back_{name}": (number, [number] * 4),
-                      f"pack_back_{name}": (None, [place] * 2 + [number] * 4),
-                      f"grad_input_{name}": (number, [ctypes.c_char_p]),
-                      f"grad_weight_{name}": (number, [ctypes.c_char_p])}
-    functions = {}
-    for name, (result, takes) in found.items():
-        function = functions[name] = getattr(library, f"dyn_{name}")
-        function.restype, function.argtypes = result, takes
-    return functions
-
-
-def _call(name: str):
-    return _functions(compiled.load(SOURCE))[name]
-
-
-def available() -> bool:
-    """Whether the kernel is compiled, or can be."""
-    return compiled.load(SOURCE) is not None
 
 
 def takes(x: Tensor) -> bool:
@@ -59,7 +26,7 @@ def rows_of(mask: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor | None]
     mask = mask.contiguous()
     rows = torch.empty(mask.numel() + 1, dtype=torch.int32)          # one to spare: the loop has no branch
     ranks = torch.empty(mask.numel(), dtype=torch.int32) if inverse else None
-    count = _call("rows")(mask.data_ptr(), mask.numel(), rows.data_ptr(), 0 if ranks is None else ranks.data_ptr())
+    count = function("rows")(mask.data_ptr(), mask.numel(), rows.data_ptr(), 0 if ranks is None else ranks.data_ptr())
     return rows[:count], ranks
 
 
@@ -83,7 +50,7 @@ def forward(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, 
         y = torch.empty((len(rows), outputs) if packed else (geometry.batch, high, wide, outputs), dtype=x.dtype)
     job = _job(geometry, x, _packed(weight, geometry, "pack"), bias, residual, y, rows, inverse, outputs, relu, packed,
                into is not None)
-    issued = _call(f"conv_{name}")(job, None)
+    issued = function(f"conv_{name}")(job, None)
     return (y if packed else y.movedim(3, 1)), issued
 
 
@@ -99,7 +66,7 @@ def masked(geometry: Geometry, x: Tensor, mask: Tensor, weight: Tensor, bias: Te
     y = torch.empty((geometry.batch, *geometry.out, weight.shape[0]), dtype=x.dtype)
     outputs = weight.shape[0]
     job = _job(geometry, x, _packed(weight, geometry, "pack"), bias, residual, y, None, None, outputs, relu, False)
-    done = _call(f"masked_{NAMES[x.dtype]}")(job, mask.contiguous().data_ptr(), limit)
+    done = function(f"masked_{NAMES[x.dtype]}")(job, mask.contiguous().data_ptr(), limit)
     return None if done < 0 else y.movedim(3, 1)
 
 
@@ -108,7 +75,7 @@ def threads_of(geometry: Geometry, x: Tensor, weight: Tensor, rows: Tensor) -> i
     y = torch.empty(geometry.batch, *geometry.out, weight.shape[0], dtype=x.dtype)
     job = _job(geometry, x, _packed(weight, geometry, "pack"), None, None, y, rows, None, weight.shape[0], 0, False)
     ran = ctypes.c_int64()
-    _call(f"conv_{NAMES[x.dtype]}")(job, ctypes.addressof(ran))
+    function(f"conv_{NAMES[x.dtype]}")(job, ctypes.addressof(ran))
     return ran.value
 
 
@@ -120,7 +87,7 @@ def grad_input(geometry: Geometry, g: Tensor, weight: Tensor, rows: Tensor) -> T
     x = torch.zeros(geometry.batch, *geometry.size, channels, dtype=g.dtype).movedim(3, 1)
     g = g.contiguous()
     job = _job(geometry, x, _packed(weight, geometry, "pack_back"), None, None, g, rows, None, weight.shape[0], 0, True)
-    _call(f"grad_input_{NAMES[g.dtype]}")(job)
+    function(f"grad_input_{NAMES[g.dtype]}")(job)
     return x
 
 
@@ -133,14 +100,14 @@ def grad_weight(geometry: Geometry, g: Tensor, x: Tensor, rows: Tensor) -> Tenso
     weight = torch.zeros(geometry.groups, taps, channels, each, dtype=g.dtype)
     g = g.contiguous()
     job = _job(geometry, x, weight, None, None, g, rows, None, outputs, 0, True)
-    _call(f"grad_weight_{NAMES[g.dtype]}")(job)
+    function(f"grad_weight_{NAMES[g.dtype]}")(job)
     return weight.permute(0, 3, 2, 1).reshape(outputs, channels, *geometry.kernel).contiguous()
 
 
 def reads(geometry: Geometry, rows: Tensor) -> Tensor:
     """[B, 1, H, W] bool: which input pixels the output pixels `rows` read."""
     mask = torch.zeros(geometry.batch, 1, *geometry.size, dtype=torch.bool)
-    _call("reads")(_job(geometry, mask, mask, None, None, mask, rows, None, 1, 0, False), mask.data_ptr())
+    function("reads")(_job(geometry, mask, mask, None, None, mask, rows, None, 1, 0, False), mask.data_ptr())
     return mask
 
 
@@ -163,32 +130,14 @@ def _warn_of_layout() -> None:
 
 # Packed weights ------------------------------------------------------------------------------------------------------
 
-_packs: dict[tuple[int, str], tuple] = {}
-
-
-def sample(weight: Tensor) -> int | None:
-    """A number that most changes of `weight` change; None where its values do not stand side by side."""
-    if not (weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last)):
-        return None
-    return _call("sample")(weight.data_ptr(), weight.nbytes) if weight.is_cpu and available() else 0
-
-
 def _packed(weight: Tensor, geometry: Geometry, how: str) -> Tensor:
-    """`weight` in the kernel's order, kept until it changes.
+    """`weight` in the kernel's order, for the instructions it is compiled for."""
+    def pack(weight: Tensor) -> Tensor:
+        outputs, channels, *kernel = weight.shape
+        sizes = (outputs, channels, kernel[0] * kernel[1], geometry.groups)
+        name, plain = NAMES[weight.dtype], weight.contiguous()
+        packed = torch.empty(function(f"packed{how[4:]}_{name}")(*sizes), dtype=torch.uint8)
+        function(f"{how}_{name}")(plain.data_ptr(), packed.data_ptr(), *sizes)
+        return packed
 
-    A change is seen by the tensor's version, its place, and a sample of its values: writing to `weight.data` leaves
-    the version as it was. What changes a few single values through `.data` can go unseen.
-    """
-    key = id(weight), how
-    state = (None if weight.is_inference() else weight._version, weight.data_ptr(), weight.dtype, geometry.groups,
-             compiled.instructions(), sample(weight))
-    held = _packs.get(key)
-    if held is not None and held[0]() is weight and held[1] == state and state[-1] is not None:
-        return held[2]
-    outputs, channels, *kernel = weight.shape
-    sizes = (outputs, channels, kernel[0] * kernel[1], geometry.groups)
-    name, plain = NAMES[weight.dtype], weight.detach().contiguous()
-    packed = torch.empty(_call(f"packed{how[4:]}_{name}")(*sizes), dtype=torch.uint8)
-    _call(f"{how}_{name}")(plain.data_ptr(), packed.data_ptr(), *sizes)
-    _packs[key] = weakref.ref(weight, lambda _, key=key: _packs.pop(key, None)), state, packed
-    return packed
+    return weights.kept(weight, how, pack, geometry.groups, compiled.instructions())

@@ -13,7 +13,6 @@ of tensor cores, bfloat16. The sizes of tiles are first guesses, not measured.
 from __future__ import annotations
 
 import math
-import weakref
 from functools import lru_cache
 from importlib.util import find_spec
 from types import ModuleType
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 
 from .geometry import Geometry
+from .weights import kept
 
 HALF = (torch.bfloat16, torch.float16)
 ENOUGH = 256                                                         # programs that keep a large GPU busy
@@ -180,27 +180,9 @@ def _supported(device: torch.device) -> bool:
     return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-_packs: dict[int, tuple] = {}
-
-
 def _packed(weight: Tensor) -> Tensor:
-    """`weight` with input or output channels side by side: itself, as models in torch.channels_last have it, or a copy.
-
-    The copy is kept until the tensor's version or place changes. Writing to `weight.data` changes neither, and looking
-    at the values would wait for the GPU: that goes unseen, except in torch.channels_last, where nothing is copied.
-    """
+    """`weight` with input or output channels side by side: itself, as models in torch.channels_last have it, or a copy
+    that is kept."""
     if weight.stride(1 if weight.shape[1] > 1 else 0) == 1:
         return weight.detach()
-    lasting, stream = not weight.is_inference(), None                # inference tensors have no version
-    if weight.is_cuda:
-        stream = torch.cuda.current_stream(weight.device).cuda_stream
-        lasting &= not torch.cuda.is_current_stream_capturing()      # a graph must copy whenever it is replayed
-    state = lasting and (weight._version, weight.data_ptr(), weight.dtype, weight.shape, weight.stride(), stream)
-    held = _packs.get(id(weight))
-    if lasting and held is not None and held[0]() is weight and held[1] == state:
-        return held[2]
-    packed = weight.detach().permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
-    if lasting:
-        key = id(weight)
-        _packs[key] = weakref.ref(weight, lambda _: _packs.pop(key, None)), state, packed
-    return packed
+    return kept(weight, "tiles", lambda w: w.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1))
