@@ -240,8 +240,8 @@ def blocks(report: Report, quick=False):
                 continue
 
             def run(mask, backend=None, branch=branch, x=x, relu=relu):
-                return masked_branch(x, mask, layers_of(branch), residual=x, relu=relu, backend=backend,
-                                     into=x.clone(memory_format=torch.channels_last))[0]
+                return masked_branch(x, mask, layers_of(branch), residual=x, relu=relu, everywhere=True,
+                                     backend=backend)[0]
 
             def calls(density, run=run, kind=kind, side=side, batch=batch):
                 pool = masks(kind, batch, side, density)

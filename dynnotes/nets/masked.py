@@ -32,8 +32,8 @@ def run_masked(mask: Tensor, branch: nn.Sequential, x: Tensor, *, name: str, spa
 def _sparse(mask, branch, x, residual):
     if not torch.equal(mask, mask * mask):
         raise ValueError("run_masked: sparse execution needs a mask of exactly 0 or 1 (found soft values or NaN)")
-    into = None if residual is None else residual.relu().contiguous(memory_format=torch.channels_last)
-    y, steps = masked_branch(x, mask, layers_of(branch), residual=residual, relu=int(residual is not None), into=into)
+    adds = residual is not None
+    y, steps = masked_branch(x, mask, layers_of(branch), residual=residual, relu=int(adds), everywhere=adds)
     each = [step.layer.weight.numel() for step in steps]                       # MACs of one output pixel
     spent = sum(step.mask.flatten(1).sum(1).double() * macs for step, macs in zip(steps, each, strict=True))
     return y, spent, sum(step.geometry.pixels // max(len(x), 1) * macs for step, macs in zip(steps, each, strict=True))

@@ -7,6 +7,7 @@ from torch import nn
 
 from dynnotes.execute.kernels.masked_conv import active
 from dynnotes.execute.kernels.masked_conv.branch import layers_of, masked_branch, plan, read_by
+from dynnotes.execute.kernels.masked_conv.operator import call
 from dynnotes.nets.layers import basic, bottleneck
 
 
@@ -60,6 +61,53 @@ def test_a_block_writes_its_active_pixels_into_a_map(name, backend):
         torch.testing.assert_close(found, torch.where(mask, (y + residual).relu(), base), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("relu", [0, 1, 6])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_residual_goes_through_where_the_branch_is_off(name, backend, share, relu):
+    branch, x, y, mask = case(name, share)
+    residual = 4 * torch.randn_like(y)
+    wanted = residual + torch.where(mask, y, 0.0)
+    wanted = wanted.clamp(0, 6) if relu == 6 else wanted.relu() if relu else wanted
+    before = residual.clone()
+    found, _ = masked_branch(x, mask, layers_of(branch), residual=residual, relu=relu, everywhere=True,
+                             backend=backend)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    assert torch.equal(residual, before)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("batch", [0, 1, 7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_groups_of_samples_and_threads_do_not_change_a_value(dtype, batch, threads):
+    """Rows between the layers of more than a group's bytes; samples where all is off, the first and the last, too."""
+    torch.manual_seed(0)
+    branch = nn.Sequential(nn.Conv2d(5, 96, 1), nn.ReLU6(), nn.Conv2d(96, 96, 3, 1, 1, groups=96), nn.ReLU6(),
+                           nn.Conv2d(96, 5, 1)).to(dtype).eval()
+    x = torch.randn(batch, 5, 40, 37).to(dtype).contiguous(memory_format=torch.channels_last)
+    mask = torch.rand(batch, 1, 40, 37) < 0.4
+    mask[[i for i in (0, 3, 6) if i < batch > 1]] = False
+    torch.set_num_threads(threads)
+    try:
+        found, steps = masked_branch(x, mask, layers_of(branch), residual=x, relu=1, everywhere=True, backend="cpu")
+    finally:
+        torch.set_num_threads(1)
+    assert batch < 7 or len(steps[0].rows) * 96 * x.element_size() > 2 * 2 ** 19
+    value = x
+    with torch.no_grad():                                            # the same kernel, layer by layer
+        for i, step in enumerate(steps):
+            value = call(step.geometry, value, step.layer.weight, step.layer.bias, x if i == 2 else None, step.rows,
+                         step.inverse, 1 if i == 2 else step.layer.relu, i < 2, "cpu")
+    assert torch.equal(found, torch.where(mask, value, x.relu()))
+
+
+def test_everywhere_needs_a_residual():
+    branch, x, _, mask = case("one")
+    with pytest.raises(ValueError, match="everywhere takes a residual"):
+        masked_branch(x, mask, layers_of(branch), everywhere=True)
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_each_layer_runs_where_the_next_one_reads(name):
     """Loops over every active pixel and tap, from the last layer back."""
@@ -81,7 +129,7 @@ def test_each_layer_runs_where_the_next_one_reads(name):
 def test_what_is_not_read_may_be_poison(name, backend):
     branch, x, y, mask = case(name, 0.05)
     first = plan(x, mask, layers_of(branch))[0]
-    read = read_by(first.geometry, first.rows)
+    read = read_by(first.geometry, first.mask)
     assert not read.all()
     found, _ = masked_branch(torch.where(read, x, torch.nan), mask, layers_of(branch), backend=backend)
     if backend != "reference":                                       # which computes everything, then selects
@@ -95,7 +143,7 @@ def test_the_reads_of_torch_and_of_the_compiled_loop_agree():
             kernel = torch.ones(1, 1, *step.geometry.kernel)
             on = torch.nn.grad.conv2d_input((3, 1, *step.geometry.size), kernel, step.mask.float(),
                                             step.geometry.stride, step.geometry.padding, step.geometry.dilation) > 0
-            assert torch.equal(read_by(step.geometry, step.rows), on)
+            assert torch.equal(read_by(step.geometry, step.mask), on)
 
 
 def test_layers_follow_the_weights():

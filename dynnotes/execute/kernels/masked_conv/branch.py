@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from . import active, best, library, native, reference, weights
 from .geometry import Geometry, geometry_of
-from .operator import call
+from .operator import call, overheard
 
 
 class Layer(NamedTuple):
@@ -45,6 +45,7 @@ def plan(x: Tensor, mask: Tensor, layers: Sequence[Layer]) -> list[Step]:
         shape = len(x), len(layer.weight), *geometries[-1].out
     if mask.shape != (len(x), 1, *shape[2:]):
         raise ValueError(f"masked branch: the mask is {list(mask.shape)}, the output needs {[len(x), 1, *shape[2:]]}")
+    mask = mask if mask.dtype is torch.bool else mask != 0
     steps: list[Step] = []
     rows, ranks = active(mask, inverse=True)
     for i in reversed(range(len(layers))):
@@ -54,31 +55,41 @@ def plan(x: Tensor, mask: Tensor, layers: Sequence[Layer]) -> list[Step]:
         elif geometry.pointwise:                                     # reads what it writes: the same rows
             before = mask
         else:
-            before = read_by(geometry, rows)
+            before = read_by(geometry, mask)
             rows, ranks = active(before, inverse=True)
         steps.append(Step(layers[i], geometry, mask, own, ranks))
         mask = before
     return steps[::-1]
 
 
-def read_by(geometry: Geometry, rows: Tensor) -> Tensor:
-    """[B, 1, H, W] bool: which input pixels the output pixels `rows` read."""
-    if rows.is_cpu and library.available():
-        return native.reads(geometry, rows)
-    kernel = torch.ones(1, 1, *geometry.kernel, device=rows.device)
-    return reference.grad_input(geometry._replace(groups=1), kernel.new_ones(len(rows), 1), kernel, rows) > 0
+def read_by(geometry: Geometry, mask: Tensor) -> Tensor:
+    """[B, 1, H, W] bool: which input pixels the output pixels where `mask` (bool) is on read."""
+    if mask.is_cpu and library.available():
+        return native.reads(geometry, mask)
+    kernel, shape = torch.ones(1, 1, *geometry.kernel, device=mask.device), (geometry.batch, 1, *geometry.size)
+    return torch.nn.grad.conv2d_input(shape, kernel, mask.float(), geometry.stride, geometry.padding,
+                                      geometry.dilation) > 0
 
 
 @torch.no_grad()
 def masked_branch(x: Tensor, mask: Tensor, layers: Sequence[Layer], *, residual: Tensor | None = None, relu: int = 0,
-                  into: Tensor | None = None, backend: str | None = None) -> tuple[Tensor, list[Step]]:
+                  into: Tensor | None = None, everywhere: bool = False,
+                  backend: str | None = None) -> tuple[Tensor, list[Step]]:
     """(the branch's value, its steps), without gradients.
 
-    Where `mask` is on: relu(branch(x) + residual); elsewhere zero, or what `into` [B, O, H', W'] holds, which is then
-    written to and returned. `relu` comes after the sum, in place of the last layer's.
-    Raises ValueError for a mask that does not fit.
+    Where `mask` is on: relu(branch(x) + residual); `relu` comes after the sum, in place of the last layer's.
+    Elsewhere zero; with `everywhere` relu(residual), as if the branch were zero there; or what `into` [B, O, H', W']
+    holds, which is then written to and returned.
+    Raises ValueError for a mask that does not fit, or `everywhere` without a residual.
     """
+    if everywhere and (residual is None or into is not None):
+        raise ValueError("masked branch: everywhere takes a residual, and no map to write into")
     backend, steps, value = backend or best(x), plan(x, mask, layers), x
+    ready = into is None or into.is_contiguous(memory_format=torch.channels_last)
+    if backend == "cpu" and ready and not overheard(x, layers[0].weight, None, None):
+        return native.branch(steps, x, residual, relu, into, everywhere), steps
+    if everywhere:
+        into = reference.clipped(residual.clone(memory_format=torch.channels_last), relu)
     for i, (layer, geometry, _, rows, inverse) in enumerate(steps):
         last = i == len(steps) - 1
         value = call(geometry, value, layer.weight, layer.bias, residual if last else None, rows, inverse,

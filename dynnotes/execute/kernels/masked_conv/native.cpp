@@ -63,12 +63,13 @@ template <class S> using Vector = typename Vectors<S>::full;
 template <class S> inline Vector<S> load(const S* at) { return *reinterpret_cast<const typename Vectors<S>::loose*>(at); }
 template <class S> inline void store(S* at, Vector<S> v) { *reinterpret_cast<typename Vectors<S>::loose*>(at) = v; }
 
+enum Off { ZERO, KEPT, RESIDUAL };     // pixels of a map that are off: zero, as they were, relu(residual)
+
 extern "C" {
 
 // Sizes in elements. x: [batch, height, width, channels] by strides, or packed rows of `channels` when `inverse` (the
 // row of each input pixel, -1 where there is none) is given. y, residual: [batch, out_height, out_width, outputs],
-// or packed rows in the order of `rows` when `packed`. rows: flat output pixels that are on, ascending. Pixels of y
-// that are off become zero, or stay as they are when `keep`.
+// or packed rows in the order of `rows` when `packed`. rows: flat output pixels that are on, ascending.
 struct Conv {
     const void *x, *weight, *bias, *residual;
     void* y;
@@ -76,7 +77,7 @@ struct Conv {
     int64_t count, batch, height, width, channels, out_height, out_width, outputs;
     int64_t stride_n, stride_h, stride_w, stride_c;
     int64_t kernel_h, kernel_w, step_h, step_w, pad_h, pad_w, dilate_h, dilate_w, groups;
-    int64_t relu, packed, keep, threads;  // relu: 0 none, 1 relu, 6 relu6
+    int64_t relu, packed, off, threads;  // relu: 0 none, 1 relu, 6 relu6; off: see Off
 };
 }
 
@@ -177,14 +178,25 @@ static __attribute__((noinline)) void tile(const T* const* q, int64_t ldq, int64
     }
     if constexpr (std::is_same<T, S>::value)
         if (to && to->direct) {
+            if (to->residual[0])
+#pragma GCC unroll 8
+                for (int p = 0; p < P; p++)
+#pragma GCC unroll 8
+                    for (int v = 0; v < V; v++) acc[p][v] += load(to->residual[p] + v * L);
+            if (to->relu)
+#pragma GCC unroll 8
+                for (int p = 0; p < P; p++)
+#pragma GCC unroll 8
+                    for (int v = 0; v < V; v++) acc[p][v] = clipped<S>(acc[p][v], 1);
+            if (to->relu == 6)
+#pragma GCC unroll 8
+                for (int p = 0; p < P; p++)
+#pragma GCC unroll 8
+                    for (int v = 0; v < V; v++) acc[p][v] = acc[p][v] > S(6) ? Vector<S>{} + S(6) : acc[p][v];
 #pragma GCC unroll 8
             for (int p = 0; p < P; p++)
 #pragma GCC unroll 8
-                for (int v = 0; v < V; v++) {
-                    Vector<S> value = acc[p][v];
-                    if (to->residual[0]) value += load(to->residual[p] + v * L);
-                    store(to->y[p] + v * L, clipped<S>(value, to->relu));
-                }
+                for (int v = 0; v < V; v++) store(to->y[p] + v * L, acc[p][v]);
             return;
         }
 #pragma GCC unroll 8
@@ -282,13 +294,18 @@ static inline void finish(const Sum<T>* sums, int64_t valid, const T* residual, 
     }
 }
 
-// Zero the pixels from behind row `from - 1` up to row `to - 1`, those that are on, too: in one sweep, as lines that
-// are written whole need not be read, and just before they are computed, while they stay near.
+// Set the pixels from behind row `from - 1` up to row `to - 1`, those that are on, too: in one sweep, as lines that are
+// written whole need not be read, and just before they are computed, while they stay near.
 template <class T> static void clear(const Conv& a, int64_t from, int64_t to) {
     const int64_t first = from ? a.rows[from - 1] + 1 : 0;
     const int64_t last = to == a.count ? a.batch * a.out_height * a.out_width : a.rows[to - 1] + 1;
-    if (a.packed || a.keep || last - first == to - from) return;
-    std::memset(static_cast<void*>(static_cast<T*>(a.y) + first * a.outputs), 0, (last - first) * a.outputs * sizeof(T));
+    const int64_t at = first * a.outputs, n = (last - first) * a.outputs;
+    if (a.packed || a.off == KEPT || last - first == to - from) return;
+    T* y = static_cast<T*>(a.y) + at;
+    const T* residual = static_cast<const T*>(a.residual) + at;
+    if (a.off == ZERO) std::memset(static_cast<void*>(y), 0, n * sizeof(T));
+    else if (!a.relu) std::memcpy(static_cast<void*>(y), residual, n * sizeof(T));
+    else for (int64_t i = 0; i < n; i++) y[i] = T(clipped_one<Sum<T>>(Sum<T>(residual[i]), a.relu));
 }
 
 // Forward -------------------------------------------------------------------------------------------------------------
@@ -340,56 +357,78 @@ template <class T> static int64_t convolve(const Conv& a, int64_t from, int64_t 
     return issued;
 }
 
+// P pixels by V vectors of a depthwise layer, at channel c.
+template <class T, int P, int V>
+static inline void lanes(const Conv& a, const T* const* q, const int64_t* row, int64_t c) {
+    using S = Sum<T>;
+    constexpr int L = LANES<S>;
+    const int64_t taps = a.kernel_h * a.kernel_w;
+    const S* weight = static_cast<const S*>(a.weight) + c;           // [taps][channels]
+    const T *bias = static_cast<const T*>(a.bias), *residual = static_cast<const T*>(a.residual);
+    T* y = static_cast<T*>(a.y);
+    Vector<S> sum[P][V];
+#pragma GCC unroll 8
+    for (int v = 0; v < V; v++)
+#pragma GCC unroll 8
+        for (int j = 0; j < P; j++) sum[j][v] = bias ? load(bias + c + v * L) : Vector<S>{};
+    for (int64_t t = 0; t < taps; t++) {
+        Vector<S> w[V];
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) w[v] = load(weight + t * a.channels + v * L);
+#pragma GCC unroll 8
+        for (int j = 0; j < P; j++)
+#pragma GCC unroll 8
+            for (int v = 0; v < V; v++) sum[j][v] += load(q[t * CHUNK + j] + c + v * L) * w[v];
+    }
+#pragma GCC unroll 8
+    for (int j = 0; j < P; j++)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) {
+            if (residual) sum[j][v] += load(residual + row[j] + c + v * L);
+            store(y + row[j] + c + v * L, clipped<S>(sum[j][v], a.relu));
+        }
+}
+
 // One input channel for each output: nothing to contract, so vectors run along the channels.
 template <class T> static int64_t convolve_depthwise(const Conv& a, int64_t from, int64_t to) {
     using S = Sum<T>;
-    constexpr int L = LANES<S>;
+    constexpr int L = LANES<S>, P = 4, V = 2;                        // pixels that share the loads of the weights
+    constexpr int64_t NEAR = 512 / sizeof(S);                        // channels whose rows stay in the first cache
     const int64_t taps = a.kernel_h * a.kernel_w, channels = a.channels;
-    const S* weight = static_cast<const S*>(a.weight);               // [taps][channels]
+    const S* weight = static_cast<const S*>(a.weight);
     const T *bias = static_cast<const T*>(a.bias), *residual = static_cast<const T*>(a.residual);
     T* y = static_cast<T*>(a.y);
     std::vector<T> zeros(channels);
     std::memset(static_cast<void*>(zeros.data()), 0, channels * sizeof(T));
     Pointers<T> here(taps);
-    constexpr int P = 4, V = 2;                                      // pixels that share the loads of the weights
+    int64_t row[CHUNK];
     for (int64_t at = from; at < to; at += CHUNK) {
         const int64_t count = std::min<int64_t>(CHUNK, to - at);
         point(a, at, count, zeros.data(), here);
-        for (int64_t p = 0; p < count; p += P) {
-            const T* const* q = here.at.data() + p;
-            const int pixels = int(std::min<int64_t>(P, count - p));
-            auto row = [&](int j) { return (a.packed ? at + p + j : int64_t(a.rows[at + p + j])) * channels; };
-            int64_t c = 0;
-            if constexpr (std::is_same<T, S>::value)
-                for (; pixels == P && c + V * L <= channels; c += V * L) {
-                    Vector<S> sum[P][V];
-#pragma GCC unroll 8
-                    for (int v = 0; v < V; v++)
-#pragma GCC unroll 8
-                        for (int j = 0; j < P; j++) sum[j][v] = bias ? load(bias + c + v * L) : Vector<S>{};
-                    for (int64_t t = 0; t < taps; t++) {
-                        Vector<S> w[V];
-#pragma GCC unroll 8
-                        for (int v = 0; v < V; v++) w[v] = load(weight + t * channels + c + v * L);
-#pragma GCC unroll 8
-                        for (int j = 0; j < P; j++)
-#pragma GCC unroll 8
-                            for (int v = 0; v < V; v++) sum[j][v] += load(q[t * CHUNK + j] + c + v * L) * w[v];
+        for (int64_t p = 0; p < count; p++) row[p] = (a.packed ? at + p : int64_t(a.rows[at + p])) * channels;
+        for (int64_t begin = 0; begin < channels; begin += NEAR) {
+            const int64_t end = std::min(channels, begin + NEAR);
+            for (int64_t p = 0; p < count;) {
+                const T* const* q = here.at.data() + p;
+                const int pixels = count - p < P ? 1 : P;
+                int64_t c = begin;
+                if constexpr (std::is_same<T, S>::value) {
+                    if (pixels == P) {
+                        for (; c + V * L <= end; c += V * L) lanes<T, P, V>(a, q, row + p, c);
+                        for (; c + L <= end; c += L) lanes<T, P, 1>(a, q, row + p, c);
+                    } else {
+                        for (; c + V * L <= end; c += V * L) lanes<T, 1, V>(a, q, row + p, c);
+                        for (; c + L <= end; c += L) lanes<T, 1, 1>(a, q, row + p, c);
                     }
-#pragma GCC unroll 8
-                    for (int j = 0; j < P; j++)
-#pragma GCC unroll 8
-                        for (int v = 0; v < V; v++) {
-                            if (residual) sum[j][v] += load(residual + row(j) + c + v * L);
-                            store(y + row(j) + c + v * L, clipped<S>(sum[j][v], a.relu));
-                        }
                 }
-            for (int j = 0; j < pixels; j++)
-                for (int64_t o = c; o < channels; o++) {
-                    S sum = bias ? S(bias[o]) : S(0);
-                    for (int64_t t = 0; t < taps; t++) sum += S(q[t * CHUNK + j][o]) * weight[t * channels + o];
-                    finish<T>(&sum, 1, residual ? residual + row(j) + o : nullptr, y + row(j) + o, a.relu);
-                }
+                for (int j = 0; j < pixels; j++)
+                    for (int64_t o = c; o < end; o++) {
+                        S sum = bias ? S(bias[o]) : S(0);
+                        for (int64_t t = 0; t < taps; t++) sum += S(q[t * CHUNK + j][o]) * weight[t * channels + o];
+                        finish<T>(&sum, 1, residual ? residual + row[p + j] + o : nullptr, y + row[p + j] + o, a.relu);
+                    }
+                p += pixels;
+            }
         }
     }
     return (to - from) * taps * channels;
@@ -397,10 +436,20 @@ template <class T> static int64_t convolve_depthwise(const Conv& a, int64_t from
 
 inline bool depthwise(const Conv& a) { return a.groups > 1 && a.groups == a.channels && a.groups == a.outputs; }
 
+template <class T> static inline int64_t blocks_of(const Conv& a) {
+    return in_blocks(a.outputs / a.groups, TILE_V * LANES<Sum<T>>) * a.groups;
+}
+
+// The rows from `from` to `to`, and what is off to their left.
+template <class T> static int64_t some(const Conv& a, int64_t from, int64_t to) {
+    if (!depthwise(a)) return convolve<T>(a, from, to, 0, blocks_of<T>(a), true);
+    if (from < to) clear<T>(a, from, to);
+    return convolve_depthwise<T>(a, from, to);
+}
+
 // Runs the convolution; returns the multiply-accumulates issued, lanes that pad included. ran: threads that had work.
 template <class T> static int64_t forward(const Conv& a, int64_t* ran) {
-    const int64_t blocks = in_blocks(a.outputs / a.groups, TILE_V * LANES<Sum<T>>) * a.groups;
-    const int64_t tiles = in_blocks(a.count, TILE_P);
+    const int64_t blocks = blocks_of<T>(a), tiles = in_blocks(a.count, TILE_P);
     const double work = double(a.count) * a.kernel_h * a.kernel_w * (a.channels / a.groups) * a.outputs;
     int64_t threads = std::max<int64_t>(1, std::min<int64_t>(a.threads, int64_t(work / 5e4)));  // below, waking costs more
     int64_t issued = 0, used = 0;
@@ -412,22 +461,63 @@ template <class T> static int64_t forward(const Conv& a, int64_t* ran) {
     };
     if (a.count == 0) {
         clear<T>(a, 0, 0);
-    } else if (depthwise(a)) {
+    } else if (depthwise(a) || tiles >= 4 * threads || blocks < threads) {  // share out the pixels
         parallel(threads, tiles, [&](int64_t from, int64_t to) {
-            from *= TILE_P, to = std::min(a.count, to * TILE_P);
-            clear<T>(a, from, to);
-            add(convolve_depthwise<T>(a, from, to));
+            add(some<T>(a, from * TILE_P, std::min(a.count, to * TILE_P)));
         });
-    } else if (tiles >= 4 * threads || blocks < threads) {           // share out the pixels, or where they are few
-        parallel(threads, tiles, [&](int64_t from, int64_t to) {
-            from *= TILE_P, to = std::min(a.count, to * TILE_P);
-            add(convolve<T>(a, from, to, 0, blocks, true));
-        });
-    } else {                                                         // the output channels
+    } else {                                                         // or, where they are few, the output channels
         clear<T>(a, 0, a.count);
         parallel(threads, blocks, [&](int64_t from, int64_t to) { add(convolve<T>(a, 0, a.count, from, to, false)); });
     }
     if (ran) *ran = used;
+    return issued;
+}
+
+// Layers one behind the other, each reading the packed rows of the one before it (its `inverse` says where); the last
+// writes a map. Samples go through all of them in groups that fit the cache, so that what is between stays there.
+template <class T> static int64_t branch(const Conv* layers, int64_t depth) {
+    constexpr int64_t NEAR = 1 << 19;                                // bytes
+    const Conv& last = layers[depth - 1];
+    if (last.count == 0) return forward<T>(last, nullptr);
+    std::vector<std::vector<int64_t>> first(depth);                  // of each layer and sample: its first row
+    for (int64_t l = 0; l < depth; l++) {
+        const Conv& a = layers[l];
+        for (int64_t n = 0; n <= a.batch; n++)
+            first[l].push_back(std::lower_bound(a.rows, a.rows + a.count, n * a.out_height * a.out_width) - a.rows);
+    }
+    auto bytes = [&](int64_t from, int64_t to) {                     // the largest of what is between layers
+        int64_t most = 0;
+        for (int64_t l = 0; l + 1 < depth; l++)
+            most = std::max(most, (first[l][to] - first[l][from]) * layers[l].outputs * int64_t(sizeof(T)));
+        return most;
+    };
+    std::vector<int64_t> groups{0};
+    for (int64_t n = 1; n <= last.batch; n++)
+        if (n == last.batch || bytes(groups.back(), n + 1) > NEAR) groups.push_back(n);
+    const int64_t threads = last.threads, tasks = int64_t(groups.size()) - 1;
+    int64_t issued = 0;
+    auto run = [&](int64_t from, int64_t to, bool alone) {           // samples, by this thread alone or by all
+        std::unique_ptr<T[]> between[2];
+        int64_t own = 0;
+        for (int64_t l = 0; l < depth; l++) {
+            Conv a = layers[l];
+            const int64_t begin = first[l][from], end = first[l][to];
+            if (l) a.x = between[(l - 1) % 2].get() - first[l - 1][from] * a.channels;
+            if (l + 1 < depth) {
+                between[l % 2].reset(new T[(end - begin) * a.outputs]);
+                a.y = between[l % 2].get() - begin * a.outputs;
+            }
+            own += alone ? some<T>(a, begin, end) : forward<T>(a, nullptr);
+        }
+#pragma omp atomic
+        issued += own;
+    };
+    if (threads > 1 && tasks < 2 * threads)
+        run(0, last.batch, false);
+    else
+        parallel(threads, tasks, [&](int64_t from, int64_t to) {
+            for (int64_t i = from; i < to; i++) run(groups[i], groups[i + 1], true);
+        });
     return issued;
 }
 
@@ -609,20 +699,24 @@ int64_t dyn_rows(const uint8_t* mask, int64_t n, int32_t* rows, int32_t* inverse
     return count;
 }
 
-// Marks what the output pixels `rows` read of the input, in `mask` [batch, height, width], which comes zeroed.
-void dyn_reads(const Conv* a, uint8_t* mask) {
-    const int64_t area = a->out_height * a->out_width;
-    for (int64_t r = 0; r < a->count; r++) {
-        const int64_t k = a->rows[r], n = k / area, i = (k - n * area) / a->out_width, j = k % a->out_width;
-        for (int64_t u = 0; u < a->kernel_h; u++) {
-            const int64_t h = i * a->step_h - a->pad_h + u * a->dilate_h;
-            if (h < 0 || h >= a->height) continue;
-            for (int64_t v = 0; v < a->kernel_w; v++) {
-                const int64_t w = j * a->step_w - a->pad_w + v * a->dilate_w;
-                if (w >= 0 && w < a->width) mask[(n * a->height + h) * a->width + w] = 1;
+// Marks what the output pixels `on` [batch, out_height, out_width] read of the input, in `read` [batch, height, width],
+// which comes zeroed.
+void dyn_reads(const Conv* a, const uint8_t* on, uint8_t* read) {
+    for (int64_t n = 0; n < a->batch; n++)
+        for (int64_t i = 0; i < a->out_height; i++, on += a->out_width)
+            for (int64_t u = 0; u < a->kernel_h; u++) {
+                const int64_t h = i * a->step_h - a->pad_h + u * a->dilate_h;
+                if (h < 0 || h >= a->height) continue;
+                for (int64_t v = 0; v < a->kernel_w; v++) {
+                    const int64_t shift = v * a->dilate_w - a->pad_w, step = a->step_w;
+                    int64_t from = 0, to = a->out_width;             // columns whose tap lies inside
+                    while (from < to && from * step + shift < 0) from++;
+                    while (to > from && (to - 1) * step + shift >= a->width) to--;
+                    uint8_t* row = read + (n * a->height + h) * a->width + shift;
+                    if (step == 1) for (int64_t j = from; j < to; j++) row[j] |= on[j];
+                    else for (int64_t j = from; j < to; j++) row[j * step] |= on[j];
+                }
             }
-        }
-    }
 }
 
 }
@@ -650,6 +744,7 @@ extern "C" {
         pack<T>(static_cast<const T*>(from), static_cast<Packed<T>*>(to), outputs, channels, taps, groups);         \
     }                                                                                                               \
     int64_t dyn_conv_##NAME(const Conv* a, int64_t* ran) { return forward<T>(*a, ran); }                            \
+    int64_t dyn_branch_##NAME(const Conv* layers, int64_t depth) { return branch<T>(layers, depth); }               \
     int64_t dyn_masked_##NAME(const Conv* a, const uint8_t* mask, int64_t limit) {                                  \
         return masked<T>(*a, mask, limit);                                                                          \
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 import ctypes
 import struct
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -15,6 +16,7 @@ from .geometry import Geometry
 from .library import NAMES, function
 
 _CONV = struct.Struct("32q")                                         # struct Conv of native.cpp
+ZERO, KEPT, RESIDUAL = range(3)                                      # enum Off: pixels of a map that are off
 
 
 def takes(x: Tensor) -> bool:
@@ -49,7 +51,7 @@ def forward(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, 
     else:
         y = torch.empty((len(rows), outputs) if packed else (geometry.batch, high, wide, outputs), dtype=x.dtype)
     job = _job(geometry, x, _packed(weight, geometry, "pack"), bias, residual, y, rows, inverse, outputs, relu, packed,
-               into is not None)
+               ZERO if into is None else KEPT)
     issued = function(f"conv_{name}")(job, None)
     return (y if packed else y.movedim(3, 1)), issued
 
@@ -104,22 +106,55 @@ def grad_weight(geometry: Geometry, g: Tensor, x: Tensor, rows: Tensor) -> Tenso
     return weight.permute(0, 3, 2, 1).reshape(outputs, channels, *geometry.kernel).contiguous()
 
 
-def reads(geometry: Geometry, rows: Tensor) -> Tensor:
-    """[B, 1, H, W] bool: which input pixels the output pixels `rows` read."""
-    mask = torch.zeros(geometry.batch, 1, *geometry.size, dtype=torch.bool)
-    function("reads")(_job(geometry, mask, mask, None, None, mask, rows, None, 1, 0, False), mask.data_ptr())
-    return mask
+def reads(geometry: Geometry, mask: Tensor) -> Tensor:
+    """[B, 1, H, W] bool: which input pixels the output pixels where `mask` (bool) is on read."""
+    read = torch.zeros(geometry.batch, 1, *geometry.size, dtype=torch.bool)
+    job = _job(geometry, read, read, None, None, None, None, None, 1, 0, False)
+    function("reads")(job, mask.contiguous().data_ptr(), read.data_ptr())
+    return read
 
 
-def _job(geometry, x, weight, bias, residual, y, rows, inverse, outputs, relu, packed, keep=False) -> bytes:
+def branch(steps: Sequence, x: Tensor, residual: Tensor | None, relu: int, into: Tensor | None,
+           everywhere: bool) -> Tensor:
+    """The steps of a branch (branch.py) in one call, sample by sample, so that what is between them stays in the cache.
+
+    Where the last step's mask is on: relu(branch + residual). Elsewhere what `into` (channels_last) holds, or without
+    it zero, or relu(residual) with `everywhere`.
+    """
+    if x.stride(1) != 1 and x.shape[1] > 1 and x.numel():
+        _warn_of_layout()
+    *_, (final, shape, *_) = steps
+    if residual is not None:
+        residual = residual.contiguous(memory_format=torch.channels_last)
+    if into is None:
+        y = torch.empty((shape.batch, *shape.out, len(final.weight)), dtype=x.dtype)
+    else:
+        y = into.movedim(1, 3)
+    jobs, held = [], []
+    for i, (layer, geometry, _, rows, inverse) in enumerate(steps):
+        last = i == len(steps) - 1
+        tensors = (_packed(layer.weight, geometry, "pack"), None if layer.bias is None else layer.bias.contiguous(),
+                   residual if last else None)
+        held.append(tensors)
+        off = (ZERO if not everywhere else RESIDUAL) if into is None else KEPT
+        jobs.append(_job(geometry, None if i else x, *tensors, y if last else None, rows, inverse, len(layer.weight),
+                         relu or layer.relu if last else layer.relu, not last, off,
+                         layer.weight.shape[1] * geometry.groups))
+    function(f"branch_{NAMES[x.dtype]}")(b"".join(jobs), len(jobs))
+    return y.movedim(3, 1) if into is None else into
+
+
+def _job(geometry, x, weight, bias, residual, y, rows, inverse, outputs, relu, packed, off=ZERO, channels=0) -> bytes:
     batch, (height, width), kernel, step, pad, dilate, groups = geometry
-    n, c, h, w = (0, 1, 0, 0) if inverse is not None else x.stride()
-    return _CONV.pack(x.data_ptr(), weight.data_ptr(), 0 if bias is None else bias.data_ptr(),
-                      0 if residual is None else residual.data_ptr(), y.data_ptr(),
-                      0 if rows is None else rows.data_ptr(), 0 if inverse is None else inverse.data_ptr(),
-                      0 if rows is None else len(rows), batch, height, width, x.shape[1],
+    n, c, h, w = (0, 1, 0, 0) if x is None or inverse is not None else x.stride()
+    return _CONV.pack(_at(x), weight.data_ptr(), _at(bias), _at(residual), _at(y), _at(rows), _at(inverse),
+                      0 if rows is None else len(rows), batch, height, width, channels or x.shape[1],
                       *geometry.out, outputs, n, h, w, c, *kernel, *step, *pad, *dilate, groups, relu, packed,
-                      keep, torch.get_num_threads())
+                      off, torch.get_num_threads())
+
+
+def _at(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 @lru_cache
