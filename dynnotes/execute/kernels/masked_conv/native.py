@@ -65,11 +65,11 @@ def masked(geometry: Geometry, x: Tensor, mask: Tensor, weight: Tensor, bias: Te
         bias = bias.contiguous()
     if residual is not None:
         residual = residual.contiguous(memory_format=torch.channels_last)
-    y = torch.empty((geometry.batch, *geometry.out, weight.shape[0]), dtype=x.dtype)
     outputs = weight.shape[0]
+    y = torch.empty((geometry.batch, outputs, *geometry.out), dtype=x.dtype, memory_format=torch.channels_last)
     job = _job(geometry, x, _packed(weight, geometry, "pack"), bias, residual, y, None, None, outputs, relu, False)
     done = function(f"masked_{NAMES[x.dtype]}")(job, mask.contiguous().data_ptr(), limit)
-    return None if done < 0 else y.movedim(3, 1)
+    return None if done < 0 else y
 
 
 def threads_of(geometry: Geometry, x: Tensor, weight: Tensor, rows: Tensor) -> int:
