@@ -6,11 +6,11 @@
                                                     networks, training, avx2, threads
     python -m benchmarks.masked_conv --json FILE    the same for a machine to read
 
-Every figure is time over that of the fastest dense implementation found on this machine for that shape (named, with its
-GF/s), one thread, CPU time, candidates interleaved in one process; a row whose control leaves 0.95 to 1.05 is void and
-meets or misses no goal. A density has a pool of 8 masks, another one in every call. Indexing the mask and zeroing the
-rest of the output are inside the time, packing the weights is not. Exit code: 0, 1 when a goal is missed, 2 when a row
-of a goal is void.
+Every figure is time over that of the fastest dense implementation found on this machine for that shape (named, with
+its GF/s), one thread, CPU time, candidates interleaved in one process. A row whose control leaves 0.95 to 1.05 is void
+and meets or misses no goal; one that misses it by up to 15% is near, as machines differ that much. A density has a pool
+of 8 masks, another one in every call. Indexing the mask and zeroing the rest of the output are inside the time, packing
+the weights is not. Exit code: 0, 1 when a goal is missed by more, 2 when a row of a goal is void.
 """
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ BLOCK = {56: 8, 256: 8, 28: 7, 14: 7}
 DENSITIES = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 BACKEND = {"ours": None, "torch": "torch"}                           # None: the best there is, dense where it is faster
 POOL, TARGET = 8, 0.01                                               # masks; seconds of one measurement
+NEAR = 0.15                                                          # how far over a goal is not yet a miss
 
 # (part, map, batch, mask, density): at most this ratio
 GOALS = {
@@ -53,6 +54,7 @@ GOALS = {
     ("blocks", "inverted 64@28", 1, "blob", 0.25): 0.38, ("blocks", "inverted 64@28", 8, "blob", 0.25): 0.42,
     **{("training", m, 8, "random", 0.25): 0.40 for m in ("56x64", "28x128", "14x256")},
 }
+REALISED = {1: 0.85, 8: 0.75, 32: 0.85}                              # batch: of a network's saved MACs, as time
 TORCH_GOALS = {("conv", m, 1, "random", 0.25): 0.45 for m in ("56x64", "28x128", "14x256")}  # without a compiler
 
 
@@ -74,6 +76,11 @@ def masks(kind: str, batch: int, side: int, density: float, seed: int = 0) -> li
             on = on.repeat_interleave(BLOCK[side], 2).repeat_interleave(BLOCK[side], 3)
         found.append(on)
     return found
+
+
+def share_of(kind: str, batch: int, side: int, density: float) -> float:
+    """The share of pixels that masks of that nominal density have on; whole blocks cannot have any."""
+    return float(masks(kind, batch, side, density)[0].float().mean())
 
 
 def cycled(call, pool):
@@ -107,6 +114,23 @@ def kernel_of(call) -> str:
     return max(found.key_averages(), key=lambda e: e.self_cpu_time_total).key
 
 
+def cpu_name() -> str:
+    """What this CPU calls itself."""
+    known = Path("/proc/cpuinfo")
+    names = [line.partition(":")[2].strip() for line in known.read_text().splitlines()
+             if line.startswith("model name")] if known.is_file() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def rounded(value):
+    """Four digits of every float: what was measured is not better than that."""
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, dict):
+        return {name: rounded(v) for name, v in value.items()}
+    return [rounded(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
 def shown(median: float, low: float, high: float) -> str:
     """A ratio, with its quartiles where they are far apart."""
     return f"{median:.3f}" + (f" [{low:.2f}, {high:.2f}]" if high - low > 0.1 * median else "")
@@ -115,18 +139,26 @@ def shown(median: float, low: float, high: float) -> str:
 class Report:
     """Rows as they are measured, printed at once, and the goals that they meet."""
     def __init__(self, rounds: int):
-        self.rounds, self.rows, self.missed, self.void = rounds, [], [], []
+        self.rounds, self.rows, self.missed, self.near, self.void = rounds, [], [], [], []
 
-    def measure(self, part, shape, batch, kind, candidates, densities, macs, calls_of, error=None):
-        """One row per density: `calls_of(density)` gives {method: call}."""
+    def judge(self, over: float, void: bool, *row) -> str:
+        """What to say of a row that is `over` its goal by that share; noted, unless it meets it."""
+        if not void and over <= 0:
+            return "met "
+        (self.void if void else self.near if over <= NEAR else self.missed).append(row)
+        return "void " if void else f"{'near' if over <= NEAR else 'MISSED'} (by {over:.0%}) "
+
+    def measure(self, part, shape, batch, kind, candidates, densities, macs, calls_of, error=None, **also):
+        """One row per density: `calls_of(density, dense)` gives {method: call}. macs: of the dense layers."""
         name, dense = best_dense(candidates)
         base = kernel_of(dense)
         for density in densities:
-            calls = calls_of(density)
+            calls = calls_of(density, dense)
             row = evidence.race(dense, calls, rounds=self.rounds, target=TARGET)
             seconds = row.seconds["base"]
-            record = {"part": part, "shape": shape, "batch": batch, "mask": kind, "density": density, "base": name,
-                      "operator": base, "base_gflops": 2 * macs / seconds / 1e9 if macs else None,
+            record = {"part": part, "shape": shape, **also, "batch": batch, "mask": kind, "density": density,
+                      "share": share_of(kind, batch, also["side"], density), "macs": macs, "base": name,
+                      "operator": base, "base_seconds": seconds, "base_gflops": 2 * macs / seconds / 1e9,
                       "ratios": row.ratios, "noise": row.noise, "void": row.void,
                       "goal": GOALS.get((part, shape, batch, kind, density)), "error": error}
             self.rows.append(record)
@@ -135,14 +167,13 @@ class Report:
                 goal = goals.get((part, shape, batch, kind, density))
                 if goal is None or method not in row.ratios:
                     continue
-                met = row.ratios[method][0] <= goal
-                said += f"{method} <= {goal:.2f}: " + ("void " if row.void else "met " if met else "MISSED ")
-                where = self.void if row.void else [] if met else self.missed
-                where.append((method, part, shape, batch, kind, density))
-            rate = f"{record['base_gflops']:4.0f} GF/s" if macs else ""
+                over = row.ratios[method][0] / goal - 1
+                said += f"{method} <= {goal:.2f}: "
+                said += self.judge(over, row.void, method, part, shape, batch, kind, density)
             print(f"{part:<10}{shape:<18}N{batch:<3}{kind:<7}{density:5.0%}  "
                   + "  ".join(f"{n} {shown(*r)}" for n, r in row.ratios.items())
-                  + f"   ({name} {rate}, A/A {row.noise:.3f}{', void' if row.void else ''})  {said}", flush=True)
+                  + f"   ({name} {record['base_gflops']:4.0f} GF/s, A/A {row.noise:.3f}"
+                  + f"{', void' if row.void else ''})  {said}", flush=True)
 
 
 def convolution(report: Report, part: str, kernel: int, dtype=torch.float32, depthwise: bool = False, quick=False,
@@ -163,41 +194,41 @@ def convolution(report: Report, part: str, kernel: int, dtype=torch.float32, dep
             wanted = [d for d in DENSITIES if not quick or (part, name, batch, kind, d) in GOALS]
             if not wanted or (kind == "block" and kernel == 1):
                 continue
-            first = next(iter(dense.values()))
             run = partial(masked_conv2d, x, weight=weight, bias=None, padding=kernel // 2, groups=groups)
 
-            def calls(density, run=run, kind=kind, side=side, batch=batch, first=first):
+            def calls(density, base, run=run, kind=kind, side=side, batch=batch):
                 pool = masks(kind, batch, side, density)
                 found = {b: cycled(lambda m, b=b: run(mask=m, backend=BACKEND[b]), pool) for b in peers}
-                return found | {"dense times mask": cycled(lambda m: first() * m, pool)}
+                return found | {"dense times mask": cycled(lambda m: base() * m, pool)}
             with torch.inference_mode():
                 mask = masks(kind, batch, side, 0.25)[0]
                 exact = torch.where(mask, F.conv2d(x.double(), weight.double(), None, 1, kernel // 2, 1, groups), 0.0)
                 error = float((run(mask=mask).double() - exact).abs().max() / exact.abs().max())
-                report.measure(part, name, batch, kind, dense, wanted,
-                               batch * side * side * weight.numel(), calls, error=error)
+                report.measure(part, name, batch, kind, dense, wanted, batch * side * side * weight.numel(), calls,
+                               error=error, side=side, channels=channels, kernel=kernel)
 
 
 def first_sight(report: Report):
-    """A mask never seen before against one seen already: 60 masks of 15% to 35%, once each, then again."""
+    """A mask never seen before against one seen already, in a layer in use: 60 masks of 15% to 35%, once each, then
+    again, after 60 others."""
     import time
     for name in ("56x64", "28x128", "14x256"):
         side, channels = MAPS[name]
         x = torch.randn(1, channels, side, side).contiguous(memory_format=torch.channels_last)
         weight = torch.randn(channels, channels, 3, 3)
         random = torch.Generator().manual_seed(1)
-        pool = [torch.rand(1, 1, side, side, generator=random) < 0.15 + 0.2 * i / 59 for i in range(60)]
+        others, pool = ([torch.rand(1, 1, side, side, generator=random) < 0.15 + 0.2 * i / 59 for i in range(60)]
+                        for _ in range(2))
         with torch.inference_mode():
             for backend in ("cpu", "torch") if compiled.instructions() != "none" else ("torch",):
-                masked_conv2d(x, pool[0].roll(1, 2), weight, padding=1, backend=backend)
                 passes = []
-                for _ in range(2):
+                for masks_ in (others, pool, pool):
                     start = time.thread_time()
-                    for mask in pool:
+                    for mask in masks_:
                         masked_conv2d(x, mask, weight, padding=1, backend=backend)
                     passes.append(time.thread_time() - start)
-                report.rows.append({"part": "first", "shape": name, "method": backend, "ratio": passes[0] / passes[1]})
-                print(f"first     {name:<18}{backend:<6} first sight over warm {passes[0] / passes[1]:.3f}", flush=True)
+                report.rows.append({"part": "first", "shape": name, "method": backend, "ratio": passes[1] / passes[2]})
+                print(f"first     {name:<18}{backend:<6} first sight over warm {passes[1] / passes[2]:.3f}", flush=True)
 
 
 BLOCKS = {
@@ -243,7 +274,7 @@ def blocks(report: Report, quick=False):
                 return masked_branch(x, mask, layers_of(branch), residual=x, relu=relu, everywhere=True,
                                      backend=backend)[0]
 
-            def calls(density, run=run, kind=kind, side=side, batch=batch):
+            def calls(density, base, run=run, kind=kind, side=side, batch=batch):
                 pool = masks(kind, batch, side, density)
                 return {name: cycled(partial(run, backend=b), pool) for name, b in BACKEND.items()}
             with torch.inference_mode():
@@ -255,7 +286,8 @@ def blocks(report: Report, quick=False):
                     sum(s.geometry.pixels * s.layer.weight.numel() for s in steps)
                 print(f"blocks    {name}: {share:.2f} of the MACs at 25% {kind}, error {error:.1e}")
                 macs = sum(s.geometry.pixels * s.layer.weight.numel() for s in steps)
-                report.measure("blocks", name, batch, kind, dense, wanted, macs, calls, error=error)
+                report.measure("blocks", name, batch, kind, dense, wanted, macs, calls, error=error, side=side,
+                               channels=channels, kernel=3)
 
 
 def training(report: Report, quick=False):
@@ -273,12 +305,12 @@ def training(report: Report, quick=False):
         def run(mask, backend, x=x, w=weight, g=g):
             torch.autograd.grad(masked_conv2d(x, mask, w, padding=1, backend=backend), (x, w), g)
 
-        def calls(density, run=run, side=side):
+        def calls(density, base, run=run, side=side):
             pool = masks("random", 8, side, density)
             return {name: cycled(partial(run, backend=b), pool) for name, b in BACKEND.items()}
         wanted = [d for d in (0.1, 0.25, 0.5) if not quick or ("training", name, 8, "random", d) in GOALS]
         report.measure("training", name, 8, "random", {"conv2d": dense}, wanted, 3 * 8 * side * side * weight.numel(),
-                       calls)
+                       calls, side=side, channels=channels, kernel=3)
 
 
 def networks(report: Report):
@@ -292,15 +324,14 @@ def networks(report: Report):
         result = evidence.load_result(path)
         share = evidence.trained_share(result["runs"], result["full"])
     for receipt in recipes.timing_receipts(cls, share, batches=(1, 8, 32), rounds=report.rounds):
-        realised = receipt.realised
+        realised, goal = receipt.realised, REALISED[receipt.batch]
         report.rows.append({"part": "networks", "shape": "DynConv timing net", **receipt.record(), "realised": realised,
-                            "goal": 0.85})
-        met = "void" if realised is None else "met" if realised >= 0.85 else "MISSED"
-        if receipt.batch != 8:
-            {"MISSED": report.missed, "void": report.void}.get(met, []).append(("networks", "DynConv", receipt.batch))
+                            "goal": goal})
+        met = report.judge(0 if realised is None else goal / realised - 1, realised is None, "networks", "DynConv",
+                           receipt.batch)
         print(f"networks  DynConv N{receipt.batch}: saved {receipt.saving_macs:.1%} of the MACs, "
               f"{receipt.saving_time:.1%} of the time: realised {'-' if realised is None else format(realised, '.0%')} "
-              f"(A/A {receipt.noise:.3f})  goal 85% {met}", flush=True)
+              f"(A/A {receipt.noise:.3f})  goal {goal:.0%} {met}", flush=True)
 
 
 def threads(report: Report):
@@ -374,15 +405,14 @@ def main(argv: list[str] | None = None) -> int:
           f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}; time over the best dense, one thread", flush=True)
     for part in args.only or parts:
         parts[part]()
-    print(f"\n{len(report.missed)} goals missed, {len(report.void)} void")
-    for what, rows in (("missed", report.missed), ("void", report.void)):
+    print(f"\n{len(report.missed)} goals missed, {len(report.near)} near, {len(report.void)} void")
+    for what, rows in (("missed", report.missed), ("near", report.near), ("void", report.void)):
         for row in rows:
             print(f"  {what}: {' '.join(map(str, row))}")
     if args.json:
-        evidence.write_json({"machine": platform.processor() or platform.machine(),
-                             "instructions": compiled.instructions(),
-                             **evidence.circumstances("python -m benchmarks.masked_conv"), "rows": report.rows},
-                            args.json)
+        evidence.write_json({"machine": cpu_name(), "instructions": compiled.instructions(),
+                             **evidence.circumstances("python -m benchmarks.masked_conv"),
+                             "rows": rounded(report.rows)}, args.json)
     return 1 if report.missed else 2 if report.void else 0
 
 

@@ -20,15 +20,20 @@ from dynnotes.knowledge.about import project, url
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 GUIDES = [path for path in NOTEBOOKS if path.stem == "08-bring-your-own-model"]  # about the reader's model, not a paper
-CHAPTERS = [path for path in NOTEBOOKS if path not in GUIDES]
+MEASURED = [path for path in NOTEBOOKS if path.stem == "09-from-macs-to-seconds"]  # about the kernels, no trained net
+CHAPTERS = [path for path in NOTEBOOKS if path not in GUIDES + MEASURED]
 HEADINGS = ["Play with it first", "The idea", "In your own module", "What the trained network decided",
             "Why did it decide so?", "Force it the other way", "Exercises", "Live", "Further reading"]
 OF_A_GUIDE = ["Play with it first", "The idea", "One call each", "Keep to a budget", "The receipts", "Turn the knob",
               "Promise a risk", "What is refused", "A model of your own family", "Exercises", "Live", "Further reading"]
+OF_SECONDS = ["Play with it first", "The idea", "The baseline has a speed of its own", "What is fixed", "What is moved",
+              "Seen for the first time", "Above the crossover", "The mask's shape", "The batch", "On your machine",
+              "What a prediction is worth", "Exercises", "Further reading"]
 TAGS = {"remove-cell", "hide-cell", "hide-input"}
 VERB = re.compile(r"\brun_(if|while|channels|where|kept|experts)\(")
 every = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 every_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+every_measured = pytest.mark.parametrize("path", MEASURED, ids=lambda p: p.stem)
 every_guide = pytest.mark.parametrize("path", GUIDES, ids=lambda p: p.stem)
 
 
@@ -68,7 +73,8 @@ def test_valid_and_stripped(path):
 @every
 def test_same_headings_in_the_same_order(path):
     text = "\n".join(c.source for c in cells(path, "markdown").values())
-    assert re.findall(r"^## (.+)$", text, re.M) == (OF_A_GUIDE if path in GUIDES else HEADINGS)
+    assert re.findall(r"^## (.+)$", text, re.M) == (
+        OF_A_GUIDE if path in GUIDES else OF_SECONDS if path in MEASURED else HEADINGS)
     title = cells(path)["title"].source
     assert re.fullmatch(r"# [^\n]+\n\n[^\n.]+\.", title), "a title and one sentence"
 
@@ -86,9 +92,10 @@ def test_same_cells_and_tags_in_every_chapter():
 @every
 def test_one_plays_before_one_reads(path):
     names = list(cells(path))
-    assert names.index("theatre") < names.index("idea")
+    played, call = ("explorer", "HTML(breakeven.explorer(") if path in MEASURED else ("theatre", "Theatre(")
+    assert names.index(played) < names.index("idea")
     assert names[:2] == ["colab", "title"]
-    assert cells(path)["theatre"].source.rstrip().splitlines()[-1].startswith("Theatre(")
+    assert cells(path)[played].source.rstrip().splitlines()[-1].startswith(call)
 
 
 @every_chapter
@@ -119,8 +126,9 @@ def test_exercises_have_hidden_solutions_that_are_checked(path):
 def test_figures_are_computed_never_typed(path):
     """What was measured may change; so prose about it holds no digit."""
     of_a_guide = ("play", "heads-text", "mechanism", "training", "calibrate", "refused", "live", "reading")
+    of_seconds = ("play", "baseline", "fixed", "first", "crossover", "batch", "yours", "worth", "reading")
     of_a_chapter = ("play", "decided", "cost", "why", "force", "live", "reading")
-    for name in of_a_guide if path in GUIDES else of_a_chapter:
+    for name in of_a_guide if path in GUIDES else of_seconds if path in MEASURED else of_a_chapter:
         assert not re.search(r"\d", cells(path)[name].source), name
     assert "FLOP" not in path.read_text(encoding="utf-8")
 
@@ -168,10 +176,14 @@ def test_colab_cell_sets_colab_up(path, monkeypatch, tmp_path):
     ((magic, line),) = asked
     assert (magic, line.split()[:4]) == ("pip", ["install", "-q", "-c", "keep.txt"])
     assert '"dynnotes[models] @ git+{REPOSITORY}@{TAG}"' in line
-    assert widgets == [True]
+    assert widgets == ([] if path in MEASURED else [True])
     if path in GUIDES:
         assert line.split()[-2:] == ["torchvision", "timm"], "installed where Colab lacks them"
         assert not fetched, "it reads no results"
+        return
+    if path in MEASURED:
+        name = "benchmarks/masked_conv.json"
+        assert fetched == [(f"{space['REPOSITORY']}/raw/{space['TAG']}/{name}", name)]
         return
     key = re.search(r'KEY = "(.+)"', cells(path)["setup"].source)[1]
     names = [f"{key}.json", "static-canvas-digits.json"]
@@ -208,3 +220,14 @@ def test_a_guide_loads_pretrained_weights_in_colab_alone(path):
     assert 'pretrained = "google.colab" in sys.modules' in setup
     assert 'weights="DEFAULT" if pretrained else None' in setup
     assert "pretrained=pretrained" in setup
+
+
+@every_measured
+def test_a_measured_chapter_measures_in_the_open_and_says_how_noisy_it_was(path):
+    found = cells(path)
+    for name in ("rivals", "first-live", "yours-measure"):
+        assert not found[name].metadata.get("tags"), name
+        assert max(map(len, found[name].source.splitlines())) <= 82, "it would not fit the page"
+    assert "breakeven.load()" in found["setup"].source
+    for name in ("rivals-table", "fixed-live", "crossover-live", "yours-table"):
+        assert "quiet(" in found[name].source, name

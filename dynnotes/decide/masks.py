@@ -22,7 +22,15 @@ class MaskUnit(nn.Module):
         self.whole = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.place(x) + self.whole(x)[:, :, None, None]
+        return self._look(x) + self.whole(x)[:, :, None, None]
+
+    def _look(self, x: Tensor) -> Tensor:
+        """`self.place`; at stride 1 as nine maps, one for each tap, shifted and summed: as many products, in half the
+        time, for a convolution to a single channel leaves most of a processor's lanes empty."""
+        if self.place.stride != (1, 1):
+            return self.place(x)
+        taps = self.place.weight[0].flatten(1).flip(1).T[:, :, None, None]     # folding adds where a tap is read from
+        return F.fold(F.conv2d(x, taps).flatten(2), x.shape[2:], 3, padding=1) + self.place.bias[:, None, None]
 
 
 @torch.no_grad()

@@ -34,9 +34,12 @@ def _sparse(mask, branch, x, residual):
         raise ValueError("run_masked: sparse execution needs a mask of exactly 0 or 1 (found soft values or NaN)")
     adds = residual is not None
     y, steps = masked_branch(x, mask, layers_of(branch), residual=residual, relu=int(adds), everywhere=adds)
-    each = [step.layer.weight.numel() for step in steps]                       # MACs of one output pixel
-    spent = sum(step.mask.flatten(1).sum(1).double() * macs for step, macs in zip(steps, each, strict=True))
-    return y, spent, sum(step.geometry.pixels // max(len(x), 1) * macs for step, macs in zip(steps, each, strict=True))
+    spent = full = 0
+    for step in steps:
+        macs = step.layer.weight.numel()                                       # of one output pixel
+        spent = step.mask.sum((1, 2, 3), dtype=torch.float64).mul_(macs).add_(spent)
+        full += step.geometry.pixels // max(len(x), 1) * macs
+    return y, spent, full
 
 
 def _dense(mask, branch, x, residual):

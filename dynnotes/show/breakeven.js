@@ -15,7 +15,7 @@
   let made = 0;
   function start(box) {
     box.dataset.ready = 'soon';
-    const { machine, methods, masks, half, terms, layers } = JSON.parse(box.querySelector('script[type="application/json"]').textContent);
+    const { machine, methods, masks, terms, layers } = JSON.parse(box.querySelector('script[type="application/json"]').textContent);
     const all = Object.keys(methods), id = `be-${++made}`, unique = (list) => [...new Set(list)];
     const MARKS = { ours: 'M-4.5,0a4.5,4.5 0 1,0 9,0a4.5,4.5 0 1,0 -9,0Z', torch: 'M-4,-4h8v8h-8Z', 'dense times mask': 'M0,-5.5L5,4H-5Z' };
     const label = (method) => methods[method] ?? method;
@@ -43,7 +43,7 @@
       if (!predicts(layer, m, method)) return null;
       if (method === 'dense times mask') return beyond(layer, m, layer.fit.extra);
       const own = line(layer, m, method, share);
-      return method === 'ours' && share > half && layer.fit.back ? Math.min(own, beyond(layer, m, layer.fit.back)) : own;
+      return method === 'ours' && share > layer.asked && layer.fit.back ? Math.min(own, beyond(layer, m, layer.fit.back)) : own;
     }
     function meets(layer, m, method) {  // the share where the predicted line rises to 1
       if (method === 'dense times mask' || !predicts(layer, m, method)) return null;

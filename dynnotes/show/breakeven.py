@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import nnls
 
-from dynnotes.execute.kernels.masked_conv.dense import WORTH_ASKING
+from dynnotes.execute.kernels.masked_conv.dense import worth_asking
 from dynnotes.learn import evidence
 
 from .figures import BLUE, ORANGE
@@ -170,7 +170,7 @@ def columns(layer: Layer, terms: Sequence[str], side, channels, batch, share) ->
     """What each cost is paid for. In billions, so that no coefficient is lost beside another."""
     size = layer.sizes(side, channels, batch)
     paid = {"fixed": 1e-3, "work": share * size["macs"] / 1e9, "map": size["map"] / 1e9,
-            "moved": share * size["map"] / 1e9, "weights": size["weights"] / 1e9}  # fmt: skip
+            "moved": share * size["map"] / 1e9, "weights": size["weights"] / 1e9}
     return [paid[term] for term in terms]
 
 
@@ -200,14 +200,14 @@ class Fit:
         if method in ("dense", "dense times mask"):
             return cost(DENSE_TERMS, self.dense) + (cost(EXTRA_TERMS, self.extra) if method != "dense" else 0.0)
         own = cost(TERMS, self.masks[mask][method], share)
-        if method == "ours" and share > WORTH_ASKING and self.back is not None:
+        if method == "ours" and share > worth_asking(self.layer.depthwise) and self.back is not None:
             own = min(own, cost(DENSE_TERMS, self.dense) + cost(EXTRA_TERMS, self.back))
         return own
 
     def ratio(self, method: str, side, channels, batch, share: float, mask: str) -> float:
         """Predicted time over that of the best dense form."""
         return self.seconds(method, side, channels, batch, share, mask) / self.seconds(
-            "dense", side, channels, batch, 1.0, mask)  # fmt: skip
+            "dense", side, channels, batch, 1.0, mask)
 
     def break_even(self, method: str, side, channels, batch, mask: str) -> float | None:
         """The share of pixels at which leaving the others out takes as long as dense: above it nothing is saved.
@@ -238,14 +238,14 @@ def fit(layer: Layer, rows: Iterable[Mapping]) -> Fit | None:
         found.masks[kind] = {}
         for method in ("ours", "torch"):
             own = [row for row in rows if row["mask"] == kind and method in row["ratios"]
-                   and not (method == "ours" and row["share"] > WORTH_ASKING)]  # fmt: skip
+                   and not (method == "ours" and row["share"] > worth_asking(layer.depthwise))]
             if own:
                 paid = [columns(layer, TERMS, *_place(row), row["share"]) for row in own]
                 seconds = [row["ratios"][method][0] * dense[_place(row)] for row in own]
                 found.masks[kind][method] = _fit(paid, seconds)
-    fell = [row for row in rows if row["share"] > WORTH_ASKING and "ours" in found.masks[row["mask"]]
+    fell = [row for row in rows if row["share"] > worth_asking(layer.depthwise) and "ours" in found.masks[row["mask"]]
             and evidence.QUIET[1] * row["ratios"]["ours"][0]
-            < found.ratio("ours", *_place(row), row["share"], row["mask"])]  # fmt: skip
+            < found.ratio("ours", *_place(row), row["share"], row["mask"])]
     if fell:  # measured below what the kernel itself would take: so it was not the kernel
         found.back = _beyond(layer, fell, "ours", dense)
     return found
@@ -291,10 +291,10 @@ def errors(layer: Layer, rows: Sequence[Mapping]) -> dict[str, dict[str, float]]
         enter(fit(layer, rows), rows, "fit")
         for own in maps if len(maps) > 1 else ():
             enter(fit(layer, [row for row in rows if _place(row)[:2] != own]),
-                  [row for row in rows if _place(row)[:2] == own], "left")  # fmt: skip
+                  [row for row in rows if _place(row)[:2] == own], "left")
     return {method: {"rows": len(e["fit"]), "median": statistics.median(e["fit"]), "worst": max(e["fit"]),
                      "left_median": statistics.median(e["left"]) if e["left"] else None,
-                     "left_worst": max(e["left"], default=None)} for method, e in found.items()}  # fmt: skip
+                     "left_worst": max(e["left"], default=None)} for method, e in found.items()}
 
 
 # ---------------------------------------------------------------- what was measured
@@ -330,19 +330,19 @@ def explorer_data(measured: Mapping) -> dict:
         model = fit(layer, rows)
         layers.append({
             "part": part, "label": layer.label, "kernel": layer.kernel, "depthwise": layer.depthwise,
+            "asked": worth_asking(layer.depthwise),
             "bytes": layer.bytes, "times": layer.times,
             "fit": model and {"dense": model.dense, "extra": model.extra, "back": model.back, "masks": model.masks},
             "errors": errors(layer, rows),
             "rows": [{name: row.get(name) for name in SHOWN}
                      | {"ratios": {m: row["ratios"][m] for m in METHODS if m in row["ratios"]}} for row in rows],
-        })  # fmt: skip
+        })
     return {
         "machine": {name: measured[name] for name in ("machine", "instructions", "date", "command")}
         | {"torch": measured["versions"].get("torch", "")},
         "methods": {m: label for m, (label, _) in METHODS.items()}
         | ({"ours": "masked, as it runs without a compiler"} if measured["instructions"] == "none" else {}),
         "masks": MASKS,
-        "half": WORTH_ASKING,
         "terms": {"all": TERMS, "dense": DENSE_TERMS, "extra": EXTRA_TERMS},
         "layers": layers,
     }

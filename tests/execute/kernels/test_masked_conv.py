@@ -397,6 +397,19 @@ def test_a_full_mask_runs_dense_where_that_is_faster_and_an_emptier_one_never(mo
         taken.clear()
 
 
+@pytest.mark.parametrize("backend", [*BACKENDS, None])
+def test_what_ran_in_inference_mode_trains_after(backend):
+    if backend in ("cpu", "triton") and not BACKENDS[backend].takes(torch.zeros(1)):
+        backend = None
+    x, mask, weight, bias, _, options = problem((2, 13, 17, 23, 23, 3, 1, 1, 1, 1), torch.float32)
+    with torch.inference_mode():
+        inferred = masked_conv2d(x, mask, weight, bias, **options, backend=backend)
+    leaves = [t.requires_grad_() for t in (x, weight, bias)]
+    y = masked_conv2d(x, mask, weight, bias, **options, backend=backend)
+    assert torch.equal(y, inferred)
+    assert all(g.abs().sum() > 0 for g in torch.autograd.grad(y.sum(), leaves))
+
+
 def test_the_crossover_is_timed_once_per_shape():
     x, mask, weight, bias, _, options = problem((1, 7, 9, 11, 11, 3, 1, 1, 1, 1), torch.float32)
     before = dense.crossover.cache_info()
@@ -407,7 +420,7 @@ def test_the_crossover_is_timed_once_per_shape():
     after = dense.crossover.cache_info()
     assert (after.misses - before.misses, after.hits - before.hits) == (1, 2)
     geometry = geometry_of(x.shape, weight.shape, **options)
-    assert dense.crossover(geometry, x.dtype, x.device, tuple(weight.shape), "cpu", 1) >= 0.5
+    assert dense.crossover(geometry, x.dtype, x.device, tuple(weight.shape), "cpu", 1) > 0.2
 
 
 def test_a_backend_that_is_faster_with_all_on_is_not_left(monkeypatch):

@@ -18,8 +18,6 @@ from .geometry import Geometry
 from .reference import clipped
 from .weights import kept
 
-WORTH_ASKING = 0.5                                                   # no kernel here is slower than dense below this
-
 grad_input, grad_weight = reference.grad_input, reference.grad_weight
 
 
@@ -41,9 +39,14 @@ def forward(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, 
     return y, geometry.pixels * weight.numel()
 
 
+def worth_asking(depthwise: bool) -> float:
+    """The share of pixels on below which no kernel here is slower than dense; depthwise layers are bound by memory."""
+    return 0.1 if depthwise else 0.5
+
+
 def faster(geometry: Geometry, x: Tensor, weight: Tensor, rows: Tensor, backend: str) -> bool:
     """Whether dense is faster than `backend` for so many rows."""
-    if not len(rows) or len(rows) < WORTH_ASKING * geometry.pixels:
+    if not len(rows) or len(rows) < worth_asking(geometry.depthwise(weight)) * geometry.pixels:
         return False
     return len(rows) >= geometry.pixels * crossover(geometry, x.dtype, x.device, tuple(weight.shape), backend,
                                                     torch.get_num_threads())
@@ -58,14 +61,17 @@ def crossover(geometry: Geometry, dtype: torch.dtype, device: torch.device, weig
     """
     from .operator import BACKENDS
 
-    x = torch.zeros(geometry.batch, *geometry.size, weight[1] * geometry.groups, dtype=dtype, device=device)
-    x, w = x.movedim(3, 1), torch.zeros(weight, dtype=dtype, device=device)
+    def some(*shape):                                                # not zeros, whose memory would be one page
+        return torch.full(shape, 0.5, dtype=dtype, device=device)
+
+    x = some(geometry.batch, *geometry.size, weight[1] * geometry.groups).movedim(3, 1)
+    w = some(*weight)
     rows = torch.arange(geometry.pixels, dtype=torch.int32, device=device)
     calls = [lambda m=module: m.forward(geometry, x, w, None, None, rows, None, 0, False)
              for module in (BACKENDS["dense"], BACKENDS[backend])]
-    best = [float("inf")] * 2
+    best, began, turn = [float("inf")] * 2, time.perf_counter(), 0
     with torch.no_grad(), _disable_current_modes():                  # no counter counts what is only timed
-        for turn in range(4):
+        while turn < 4 or (turn < 12 and time.perf_counter() - began < 0.1):
             for i, call in enumerate(calls):
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
@@ -75,4 +81,5 @@ def crossover(geometry: Geometry, dtype: torch.dtype, device: torch.device, weig
                     torch.cuda.synchronize(device)
                 if turn:                                             # the first only warms up
                     best[i] = min(best[i], time.perf_counter() - start)
-    return max(WORTH_ASKING, best[0] / best[1])
+            turn += 1
+    return best[0] / best[1]

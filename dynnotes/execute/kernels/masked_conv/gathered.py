@@ -91,7 +91,8 @@ def _workspace(like: Tensor, rows: int, width: int) -> Tensor:
     """[rows, width], the same memory in every call of a thread: fresh pages would cost as much as the product."""
     held = _own.__dict__.setdefault((like.device, like.dtype), like.new_empty(0))
     if held.numel() < rows * width:
-        held = _own.__dict__[like.device, like.dtype] = like.new_empty(rows * width)
+        with torch.inference_mode(False):                            # it will serve training, too
+            held = _own.__dict__[like.device, like.dtype] = like.new_empty(rows * width)
     return held[:rows * width].view(rows, width)
 
 
@@ -198,6 +199,7 @@ def _taps(geometry: Geometry, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(32)
+@torch.inference_mode(False)
 def _table(geometry: Geometry, device: torch.device) -> tuple[Tensor, Tensor]:
     """Of the padded map: the place that the first tap of each output pixel reads, and how far from it each tap is."""
     (high, wide), (hp, wp), (sh, sw) = geometry.out, _padded(geometry), geometry.stride

@@ -690,33 +690,38 @@ extern "C" {
 
 // Flat places that are on, ascending; with `inverse`, also the rank of each place or -1. Returns how many.
 int64_t dyn_rows(const uint8_t* mask, int64_t n, int32_t* rows, int32_t* inverse) {
-    int64_t count = 0;
-    for (int64_t i = 0; i < n; i++) {
-        rows[count] = int32_t(i);                                    // no branch: rows has a place to spare
-        if (inverse) inverse[i] = mask[i] ? int32_t(count) : -1;
-        count += mask[i] != 0;
-    }
+    int32_t count = 0;                                               // no branches: rows has a place to spare
+    if (inverse)
+        for (int64_t i = 0; i < n; i++) {
+            rows[count] = int32_t(i);
+            inverse[i] = mask[i] ? count : -1;
+            count += mask[i] != 0;
+        }
+    else
+        for (int64_t i = 0; i < n; i++) {
+            rows[count] = int32_t(i);
+            count += mask[i] != 0;
+        }
     return count;
 }
 
-// Marks what the output pixels `on` [batch, out_height, out_width] read of the input, in `read` [batch, height, width],
-// which comes zeroed.
+// Marks what the output pixels `on` [batch, out_height, out_width] read of the input, in `read` [batch, height, width]:
+// on maps with the padding around them, every tap is a shift of the whole map, first along rows, then along columns.
 void dyn_reads(const Conv* a, const uint8_t* on, uint8_t* read) {
-    for (int64_t n = 0; n < a->batch; n++)
+    const int64_t wide = a->width + 2 * a->pad_w, size = (a->height + 2 * a->pad_h) * wide;
+    std::vector<uint8_t> corners(size), rows(size), all(size);
+    auto shifted = [size](const uint8_t* __restrict from, uint8_t* __restrict to, int64_t by) {
+        for (int64_t k = 0; k < size - by; k++) to[k + by] |= from[k];
+    };
+    for (int64_t n = 0; n < a->batch; n++) {
+        for (auto* map : {&corners, &rows, &all}) std::fill(map->begin(), map->end(), 0);
         for (int64_t i = 0; i < a->out_height; i++, on += a->out_width)
-            for (int64_t u = 0; u < a->kernel_h; u++) {
-                const int64_t h = i * a->step_h - a->pad_h + u * a->dilate_h;
-                if (h < 0 || h >= a->height) continue;
-                for (int64_t v = 0; v < a->kernel_w; v++) {
-                    const int64_t shift = v * a->dilate_w - a->pad_w, step = a->step_w;
-                    int64_t from = 0, to = a->out_width;             // columns whose tap lies inside
-                    while (from < to && from * step + shift < 0) from++;
-                    while (to > from && (to - 1) * step + shift >= a->width) to--;
-                    uint8_t* row = read + (n * a->height + h) * a->width + shift;
-                    if (step == 1) for (int64_t j = from; j < to; j++) row[j] |= on[j];
-                    else for (int64_t j = from; j < to; j++) row[j * step] |= on[j];
-                }
-            }
+            for (int64_t j = 0; j < a->out_width; j++) corners[i * a->step_h * wide + j * a->step_w] = on[j];
+        for (int64_t v = 0; v < a->kernel_w; v++) shifted(corners.data(), rows.data(), v * a->dilate_w);
+        for (int64_t u = 0; u < a->kernel_h; u++) shifted(rows.data(), all.data(), u * a->dilate_h * wide);
+        for (int64_t h = 0; h < a->height; h++, read += a->width)
+            std::memcpy(read, all.data() + (h + a->pad_h) * wide + a->pad_w, a->width);
+    }
 }
 
 }

@@ -26,7 +26,8 @@ def kept(weight: Tensor, order: str, make: Callable[[Tensor], Tensor], *also) ->
     held = _copies.get((id(weight), order))
     if held is None or held[0]() is not weight or held[1] != state:
         key = id(weight), order
-        held = weakref.ref(weight, lambda _: _copies.pop(key, None)), state, make(weight.detach())
+        with torch.inference_mode(False), torch.no_grad():           # it will serve training, too
+            held = weakref.ref(weight, lambda _: _copies.pop(key, None)), state, make(weight.detach())
         _copies[key] = held
     return held[2]
 
