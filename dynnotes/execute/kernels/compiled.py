@@ -29,6 +29,7 @@ from ...knowledge.index import cache_dir
 FLAGS = {"avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mtune=native"],
          "avx2": ["-mavx2", "-mfma", "-mtune=native"], "generic": []}
 BF16 = ["-mavx512bf16"]                                              # beside avx512, where the CPU has it
+HEADERS = Path(__file__).parent                                      # what sources include
 COMMON = ["-std=gnu++17", "-O3", "-fno-math-errno", "-fPIC", "-shared"]
 
 
@@ -110,7 +111,7 @@ def _runtime() -> list[str]:
 
 def _compiled(source: Path, command: list[str]) -> Path:
     """The file that `command` makes of `source`, from the cache if it is there and whole."""
-    text = source.read_bytes()
+    text = b"\0".join(file.read_bytes() for file in (source, *sorted(HEADERS.glob("*.h"))))
     version = subprocess.run([command[0], "--version"], capture_output=True, timeout=60, check=True).stdout
     key = hashlib.sha256(b"\0".join([text, version, *(part.encode() for part in command)])).hexdigest()[:16]
     folder = _folder()
@@ -121,8 +122,8 @@ def _compiled(source: Path, command: list[str]) -> Path:
             found.unlink()
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / "made.so"
-            subprocess.run([*command, "-o", str(made), str(source)], capture_output=True, text=True, timeout=600,
-                           check=True)
+            subprocess.run([*command, f"-I{HEADERS}", "-o", str(made), str(source)], capture_output=True, text=True,
+                           timeout=600, check=True)
             whole = folder / f"{source.stem}-{key}-{hashlib.sha256(made.read_bytes()).hexdigest()[:16]}.so"
             os.replace(made, whole)
     return whole
