@@ -106,7 +106,13 @@ def run_recipe(key: str, recipe: Recipe, *, seeds: Iterable[int] = (0,), epochs:
 
 def timing_receipts(cls, share: float | None = None, batches: Sequence[int] = (1, 32),
                     rounds: int = 9) -> list[evidence.Receipt]:
-    """Receipts of a paper's `timing()` net, one per batch size.
+    """Receipts of a paper's `timing_net`, one per batch size."""
+    model, inputs = timing_net(cls, share)
+    return [evidence.receipt(model, inputs, batch, rounds=rounds) for batch in batches]
+
+
+def timing_net(cls, share: float | None = None) -> tuple:
+    """A paper's `timing()` net and its inputs.
 
     share: turn the budget until the net spends this share of its full MACs, or as near as it gets: its weights are
     random, but its decisions are as frequent as a trained net's. None leaves the budget as `timing()` sets it.
@@ -127,7 +133,7 @@ def timing_receipts(cls, share: float | None = None, batches: Sequence[int] = (1
                 if len(misses) > 2:
                     dear, cheap = (value, cheap) if over > 0 else (dear, value)
         model.at(min(misses, key=misses.get))
-    return [evidence.receipt(model, inputs, batch, rounds=rounds) for batch in batches]
+    return model, inputs
 
 
 def merged(result: dict, before: dict | None) -> dict:
