@@ -344,8 +344,8 @@ def networks(report: Report):
         met = report.judge(over, realised is None, "networks", "DynConv", batch)
         print(f"networks  DynConv N{batch}: saved {receipt.saving_macs:.1%} of the MACs, {receipt.saving_time:.1%} "
               f"of the time: realised {'-' if realised is None else format(realised, '.0%')} "
-              f"(A/A {receipt.noise:.3f})  goal {goal:.0%} {met}; over the fastest static network {shown(*row.ratios['ours'])} "
-              f"(A/A {row.noise:.3f})", flush=True)
+              f"(A/A {receipt.noise:.3f})  goal {goal:.0%} {met}; over the fastest static network "
+              f"{shown(*row.ratios['ours'])} (A/A {row.noise:.3f})", flush=True)
 
 
 def without_masks(model: nn.Module):
