@@ -4,7 +4,8 @@
 
 `index` [T, k] says which experts each token goes to, `weight` [T, k] what each answer counts. Nothing is dropped that
 `index` does not drop (-1), and nothing is padded. Backends compute the same: `reference` (the definition), `torch`
-(slots sorted by expert, one product per expert).
+(slots sorted by expert, one product per expert), `cpu` (compiled on first use: the rows of all experts where they
+stand).
 """
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from .activations import activate
 
 SOURCE = Path(__file__).with_name("native.cpp")
 NAMES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
-PIECE = 4096                                                          # rows: what is between the products stays cached
+PIECE = 256                                                          # rows: what is between the products stays cached
 _PRODUCTS = struct.Struct("14q")                                     # struct Products of native.cpp
 
 backward = grouped.backward
