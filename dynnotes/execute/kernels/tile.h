@@ -212,10 +212,10 @@ static inline void finish(const Sum<T>* sums, int64_t valid, const T* residual, 
 
 // Rows times rows -------------------------------------------------------------------------------------------------------
 
-// to[p][o] += sum over i of q[i][p] g[i][o]: `channels` of P rows, `valid` of the lanes.
+// to[p][o] = sum over i of q[i][p] g[i][o], or += with `add`: `channels` of P rows, `valid` of the lanes.
 template <class T, int P, int V>
-static __attribute__((noinline)) void outer(const T* const* q, const T* g, int64_t ldg, int64_t count, T* to, int64_t ldt,
-                                            int64_t channels, int64_t valid) {
+static __attribute__((noinline)) void outer(const T* const* q, const T* g, int64_t ldg, int64_t count, T* to,
+                                            int64_t ldt, int64_t channels, int64_t valid, bool add) {
     constexpr int L = LANES<T>;
     Vector<T> acc[P][V];
 #pragma GCC unroll 8
@@ -237,7 +237,7 @@ static __attribute__((noinline)) void outer(const T* const* q, const T* g, int64
     for (int p = 0; p < P && p < channels; p++) {
 #pragma GCC unroll 8
         for (int v = 0; v < V; v++) store(sums + v * L, acc[p][v]);
-        for (int64_t l = 0; l < valid; l++) to[p * ldt + l] += sums[l];
+        for (int64_t l = 0; l < valid; l++) to[p * ldt + l] = add ? to[p * ldt + l] + sums[l] : sums[l];
     }
 }
 

@@ -402,7 +402,7 @@ template <class T> static int64_t gradient_of_weight(const Conv& a) {
                             }
                         }
                         outer<T, TILE_P, TILE_V>(q, rows, ldg, count, to + ((group * taps + t) * channels + c) * outputs + o,
-                                                 outputs, some, valid);
+                                                 outputs, some, valid, true);
                         own += count * TILE_P * OB;
                     }
                 }
