@@ -389,6 +389,7 @@ def test_a_full_mask_runs_dense_where_that_is_faster_and_an_emptier_one_never(mo
         return found
 
     monkeypatch.setattr(native, "masked", masked)
+    monkeypatch.setattr(dense, "_asked", {})
     for slower, backend in ((0.9, "dense"), (1.5, "cpu")):
         monkeypatch.setattr(dense, "crossover", lambda *_, slower=slower: slower)
         masked_conv2d(x, torch.ones_like(mask), weight, bias, **options)
@@ -432,10 +433,12 @@ def test_a_backend_that_is_faster_with_all_on_is_not_left(monkeypatch):
     for module, seconds in ((dense, 3.0), (native, 2.0)):
         monkeypatch.setattr(module, "forward", lambda *_, s=seconds: now.__setitem__(0, now[0] + s))
     monkeypatch.setattr(dense, "crossover", dense.crossover.__wrapped__)
+    monkeypatch.setattr(dense, "_asked", {})
     assert not dense.faster(geometry, x, weight, rows, "cpu")
     monkeypatch.setattr(dense, "forward", lambda *_: now.__setitem__(0, now[0] + 1.5))
     assert dense.faster(geometry, x, weight, rows, "cpu")             # from three quarters of the pixels on
     assert dense.faster(geometry, x, weight, rows[:-(-geometry.pixels * 3 // 4)], "cpu")
+    assert dense.limit(geometry, x, weight, "cpu") == geometry.pixels * 3 // 4      # known from now on
     assert not dense.faster(geometry, x, weight, rows[:geometry.pixels * 7 // 10], "cpu")
 
 

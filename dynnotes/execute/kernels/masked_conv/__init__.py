@@ -32,7 +32,7 @@ def masked_conv2d(x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None =
     geometry = geometry_of(x.shape, weight.shape, stride, padding, dilation, groups)
     _check(geometry, x, mask, weight, bias, residual, relu, backend)
     if backend in (None, "cpu") and best(x) == "cpu" and not overheard(x, weight, bias, residual):
-        most = geometry.pixels if backend else int(dense.worth_asking(geometry.depthwise(weight)) * geometry.pixels)
+        most = geometry.pixels if backend else dense.limit(geometry, x, weight, "cpu")
         on = mask if mask.dtype is torch.bool else mask != 0
         y = native.masked(geometry, x, on, weight, bias, residual, relu, most)
         if y is not None:                                            # in one call, for little else takes long here

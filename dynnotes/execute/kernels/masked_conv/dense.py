@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes  # private: see tests/execute/test_cost.py
 
-from . import reference
+from . import library, native, reference
 from .gathered import product
 from .geometry import Geometry
 from .reference import clipped
@@ -33,9 +33,12 @@ def forward(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, 
         lasting = kept(weight, "dense", lambda w: w.contiguous(memory_format=torch.channels_last))
         y = F.conv2d(x, lasting, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
     y = clipped(y if residual is None else y.add_(residual), relu).contiguous(memory_format=torch.channels_last)
-    if len(rows) < geometry.pixels:
-        off = torch.ones(geometry.pixels, dtype=torch.bool, device=x.device).index_fill_(0, rows.long(), False)
-        y.movedim(1, 3).reshape(-1, len(weight))[off] = 0            # NaN, too, becomes zero
+    if len(rows) < geometry.pixels:                                  # NaN, too, becomes zero
+        if y.is_cpu and library.available():
+            native.clear(y, rows)
+        else:
+            off = torch.ones(geometry.pixels, dtype=torch.bool, device=x.device).index_fill_(0, rows.long(), False)
+            y.masked_fill_(off.view(geometry.mask), 0)
     return y, geometry.pixels * weight.numel()
 
 
@@ -44,18 +47,32 @@ def worth_asking(depthwise: bool) -> float:
     return 0.1 if depthwise else 0.5
 
 
+def limit(geometry: Geometry, x: Tensor, weight: Tensor, backend: str) -> int:
+    """The number of pixels up to which `backend` is taken without asking."""
+    share = _asked.get(_shape(geometry, x, weight, backend))
+    return int((worth_asking(geometry.depthwise(weight)) if share is None else share) * geometry.pixels)
+
+
 def faster(geometry: Geometry, x: Tensor, weight: Tensor, rows: Tensor, backend: str) -> bool:
     """Whether dense is faster than `backend` for so many rows."""
     if not len(rows) or len(rows) < worth_asking(geometry.depthwise(weight)) * geometry.pixels:
         return False
-    return len(rows) >= geometry.pixels * crossover(geometry, x.dtype, x.device, tuple(weight.shape), backend,
-                                                    torch.get_num_threads())
+    shape = _shape(geometry, x, weight, backend)
+    _asked[shape] = share = crossover(*shape)
+    return len(rows) >= geometry.pixels * share
+
+
+_asked: dict[tuple, float] = {}
+
+
+def _shape(geometry: Geometry, x: Tensor, weight: Tensor, backend: str) -> tuple:
+    return geometry, x.dtype, x.device, weight.shape, backend, torch.get_num_threads()
 
 
 @lru_cache
 def crossover(geometry: Geometry, dtype: torch.dtype, device: torch.device, weight: tuple[int, ...], backend: str,
               threads: int) -> float:
-    """The share of pixels on from which dense is faster: its time over the backend's with all of them on.
+    """The share of pixels on from which dense is faster: its time over the backend's with all of them on but one.
 
     Above 1 it never is: the backend is faster even then.
     """
@@ -66,7 +83,7 @@ def crossover(geometry: Geometry, dtype: torch.dtype, device: torch.device, weig
 
     x = some(geometry.batch, *geometry.size, weight[1] * geometry.groups).movedim(3, 1)
     w = some(*weight)
-    rows = torch.arange(geometry.pixels, dtype=torch.int32, device=device)
+    rows = torch.arange(min(1, geometry.pixels - 1), geometry.pixels, dtype=torch.int32, device=device)
     calls = [lambda m=module: m.forward(geometry, x, w, None, None, rows, None, 0, False)
              for module in (BACKENDS["dense"], BACKENDS[backend])]
     best, began, turn = [float("inf")] * 2, time.perf_counter(), 0

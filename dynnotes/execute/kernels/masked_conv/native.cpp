@@ -433,6 +433,15 @@ int64_t dyn_rows(const uint8_t* mask, int64_t n, int32_t* rows, int32_t* inverse
     return count;
 }
 
+// Zeroes what lies between `rows`, `count` of `pixels` rows of a map, each of so many bytes.
+void dyn_clear(const int32_t* rows, int64_t count, int64_t pixels, int64_t bytes, char* map) {
+    for (int64_t i = 0, next = 0; i <= count; i++) {
+        const int64_t row = i < count ? rows[i] : pixels;
+        if (row > next) std::memset(map + next * bytes, 0, (row - next) * bytes);
+        next = row + 1;
+    }
+}
+
 // Marks what the output pixels `on` [batch, out_height, out_width] read of the input, in `read` [batch, height, width]:
 // on maps with the padding around them, every tap is a shift of the whole map, first along rows, then along columns.
 void dyn_reads(const Conv* a, const uint8_t* on, uint8_t* read) {

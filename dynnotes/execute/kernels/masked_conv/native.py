@@ -106,6 +106,12 @@ def grad_weight(geometry: Geometry, g: Tensor, x: Tensor, rows: Tensor) -> Tenso
     return weight.permute(0, 3, 2, 1).reshape(outputs, channels, *geometry.kernel).contiguous()
 
 
+def clear(y: Tensor, rows: Tensor) -> None:
+    """Zero the pixels of a channels_last map that are not in `rows`."""
+    pixels = y.shape[0] * y.shape[2] * y.shape[3]
+    function("clear")(rows.data_ptr(), len(rows), pixels, y.shape[1] * y.element_size(), y.data_ptr())
+
+
 def reads(geometry: Geometry, mask: Tensor) -> Tensor:
     """[B, 1, H, W] bool: which input pixels the output pixels where `mask` (bool) is on read."""
     read = torch.zeros(geometry.batch, 1, *geometry.size, dtype=torch.bool)
