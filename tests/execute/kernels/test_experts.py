@@ -227,6 +227,25 @@ def test_inputs_of_any_strides(backend):
     assert all(torch.equal(ours[name], again[name]) for name in LEAVES)
 
 
+@pytest.mark.parametrize("way", ONEDNN)
+@pytest.mark.parametrize("backend", HOW)
+def test_inputs_of_any_strides_in_lower_precision(backend, way, always):
+    always(way)
+    for dtype in (torch.float32, torch.bfloat16):
+        p = problem(SHAPES[5], dtype, "gelu")
+        for view in (lambda t: t.movedim(0, -1).contiguous().movedim(-1, 0),
+                     lambda t: torch.stack([t, torch.full_like(t, torch.nan)], -1)[..., 0],
+                     lambda t: torch.cat([torch.full_like(t[..., :1], torch.nan), t], -1)[..., 1:]):
+            q = p | {name: view(p[name]) for name in LEAVES}
+            assert ((expert_ffn(**q, backend=backend).double() - definition(**q)).abs() <= bound(**q)).all()
+            cotangent = view(torch.randn(70, 48).to(dtype))
+            ours = gradients(lambda **a: expert_ffn(**a, backend=backend), q, LEAVES, cotangent)
+            theirs = gradients(definition, exact(q), LEAVES, cotangent.double())
+            for name in LEAVES:
+                near = 8 * torch.finfo(dtype).eps * theirs[name].norm()
+                assert (ours[name].double() - theirs[name]).norm() <= near, name
+
+
 @pytest.mark.parametrize("integer", [torch.int8, torch.uint8, torch.int16, torch.int32])
 @pytest.mark.parametrize("backend", HOW)
 def test_indices_of_any_integers(backend, integer):

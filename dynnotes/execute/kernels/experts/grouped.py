@@ -37,7 +37,7 @@ def forward(x: Tensor, order: Tensor, offsets: Tensor, k: int, weight: Tensor | 
         return x.new_zeros(len(x), w2.shape[1]), none, 0
     rows = x.index_select(0, order // k)                             # [R, D]
     parts = _parts(offsets, len(order), w1, w2, PIECE)
-    first, second = _linear(w1, b1, not keep, None if keep else activation), _linear(w2, b2, not keep)
+    first, second = _Linear(w1, b1, not keep, None if keep else activation), _Linear(w2, b2, not keep)
     pres, outs = [], []
     for part in parts:
         h = part.product(rows[part.own], first)                      # [r, H]; with `keep` [r, H1]
@@ -64,7 +64,7 @@ def backward(g: Tensor, x: Tensor, order: Tensor, offsets: Tensor, k: int, weigh
     gw1, gb1, gw2, gb2 = (_unwritten(t, offsets, parts) if need else None
                           for t, need in zip((w1, b1, w2, b2), (to_w1, to_b1, to_w2, to_b2)))
     each = wide(gy).new_empty(len(order)) if to_weight else None     # [R]
-    back2, back1, gxs = _back(w2), _back(w1), []
+    back2, back1, gxs = _Back(w2), _Back(w1), []
     for part in parts:
         before, gout = pre[part.own], gy[part.own]                   # [r, H1], [r, D2]
         gh = part.product(gout, back2) if through or to_weight else None                            # [r, H]
@@ -210,7 +210,7 @@ WAYS: dict[str, tuple[Callable, Callable]] = {
 }
 
 
-class _linear:
+class _Linear:
     """(rows [r, K], e) -> then(rows w[e]^T + b[e]) [r, O]. steady: weights will be seen again, so are kept."""
 
     def __init__(self, w: Tensor, b: Tensor | None, steady: bool, then: str | None = None):
@@ -231,7 +231,7 @@ class _linear:
         return kept(self.w, "experts oneDNN", _all_reordered)
 
 
-class _back:
+class _Back:
     """(g [r, O], e) -> g w[e] [r, K]."""
     b = then = None
 
