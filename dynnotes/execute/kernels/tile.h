@@ -253,16 +253,27 @@ template <class T> static void pack(const T* from, Packed<T>* to, int64_t output
             for (int64_t o = 0; o < outputs; o++) plain[t * outputs + o] = Sum<T>(from[o * taps + t]);
         return;
     }
+    constexpr int64_t SOME = 16;                                     // channels at once: read by the line, turned nearby
+    const int64_t depth = deep<T>(channels);
+    alignas(64) Packed<T> block[OB * SOME];
     for (int64_t g = 0; g < groups; g++)
         for (int64_t o = 0; o < og; o += OB) {
-            const int64_t lanes = std::min<int64_t>(OB, in_blocks(og - o, L) * L);
+            const int64_t lanes = std::min<int64_t>(OB, in_blocks(og - o, L) * L), valid = std::min(lanes, og - o);
             for (int64_t t = 0; t < taps; t++)
-                for (int64_t c = 0; c < deep<T>(channels); c += PAIR)
-                    for (int64_t l = 0; l < lanes; l++)
-                        for (int64_t k = 0; k < PAIR; k++) {
-                            bool inside = o + l < og && c + k < channels;
-                            *to++ = inside ? Packed<T>(from[((g * og + o + l) * channels + c + k) * taps + t]) : Packed<T>(0.f);
-                        }
+                for (int64_t c = 0; c < depth; c += SOME) {
+                    const int64_t some = std::min(SOME, depth - c), there = std::min(SOME, channels - c);
+                    if (valid < lanes || there < SOME) std::fill(block, block + OB * SOME, Packed<T>(0.f));
+                    for (int64_t l = 0; l < valid; l++) {
+                        const T* row = from + ((g * og + o + l) * channels + c) * taps + t;
+                        if (taps == 1 && there == SOME)
+                            for (int64_t i = 0; i < SOME; i++) block[l * SOME + i] = Packed<T>(row[i]);
+                        else
+                            for (int64_t i = 0; i < there; i++) block[l * SOME + i] = Packed<T>(row[i * taps]);
+                    }
+                    for (int64_t i = 0; i < some; i += PAIR, to += lanes * PAIR)
+                        for (int64_t l = 0; l < lanes; l++)
+                            for (int64_t k = 0; k < PAIR; k++) to[l * PAIR + k] = block[l * SOME + i + k];
+                }
         }
 }
 

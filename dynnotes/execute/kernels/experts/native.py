@@ -13,7 +13,7 @@ from .. import compiled
 from ..masked_conv.weights import kept
 from . import grouped
 from .activations import activate, derive
-from .pages import fresh
+from .pages import fresh, in_large_pages
 
 SOURCE = Path(__file__).with_name("native.cpp")
 NAMES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
@@ -173,6 +173,6 @@ def summed(slots: Tensor, order: Tensor, weight: Tensor | None, k: int) -> Tenso
 def _packed(w: Tensor) -> Tensor:
     experts, outputs, channels = w.shape
     plain = w.contiguous()
-    packed = torch.empty(experts * _function("packed", w.dtype)(outputs, channels), dtype=torch.uint8)
+    packed = in_large_pages(torch.empty(experts * _function("packed", w.dtype)(outputs, channels), dtype=torch.uint8))
     _function("pack", w.dtype)(plain.data_ptr(), packed.data_ptr(), experts, outputs, channels)
     return packed

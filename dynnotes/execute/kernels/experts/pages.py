@@ -16,7 +16,11 @@ LARGE, SMALL, ADVICE = 2 << 20, 4 << 10, 14                          # bytes of 
 
 def fresh(like: Tensor) -> Tensor:
     """Not written yet, contiguous, of the shape, dtype and device of `like`; on a CPU in large pages if there are."""
-    t = torch.empty_like(like, memory_format=torch.contiguous_format, requires_grad=False)
+    return in_large_pages(torch.empty_like(like, memory_format=torch.contiguous_format, requires_grad=False))
+
+
+def in_large_pages(t: Tensor) -> Tensor:
+    """`t`, not written yet, which asks for large pages."""
     if t.is_cpu and t.nbytes >= 2 * LARGE and (advise := _advise()):
         begin = -(-t.data_ptr() // SMALL) * SMALL                    # whole pages that are this tensor's alone
         end = (t.data_ptr() + t.nbytes) // SMALL * SMALL
