@@ -18,7 +18,6 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import subprocess
 import sys
 from functools import partial
@@ -34,12 +33,14 @@ from dynnotes.execute.kernels.masked_conv import masked_conv2d
 from dynnotes.execute.kernels.masked_conv.branch import layers_of, masked_branch, plan
 from dynnotes.learn import evidence
 
+from . import common
+from .common import TARGET, best_dense, cycled, heading, kernel_of, shown
+
 MAPS = {"56x64": (56, 64), "28x128": (28, 128), "14x256": (14, 256), "256x64": (256, 64)}   # side x channels
 BLOCK = {56: 8, 256: 8, 28: 7, 14: 7}
 DENSITIES = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 BACKEND = {"ours": None, "torch": "torch"}                           # None: the best there is, dense where it is faster
-POOL, TARGET = 8, 0.01                                               # masks; seconds of one measurement
-NEAR = 0.15                                                          # how far over a goal is not yet a miss
+POOL = 8                                                             # masks
 
 # (part, map, batch, mask, density): at most this ratio
 GOALS = {
@@ -84,12 +85,6 @@ def share_of(kind: str, batch: int, side: int, density: float) -> float:
     return float(masks(kind, batch, side, density)[0].float().mean())
 
 
-def cycled(call, pool):
-    """`call(mask)` with another mask of the pool every time."""
-    turn = itertools.cycle(pool)
-    return lambda: call(next(turn))
-
-
 def onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A 1x1 convolution as oneDNN's product of rows, which `F.conv2d` does not use for small batches on one thread."""
     rows = x.movedim(1, 3).reshape(-1, x.shape[1])
@@ -97,58 +92,8 @@ def onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return y.view(len(x), *x.shape[2:], -1).movedim(3, 1)
 
 
-def best_dense(candidates: dict) -> tuple[str, object]:
-    """(name, call) of the fastest of several dense implementations."""
-    if len(candidates) == 1:
-        return next(iter(candidates.items()))
-    first, *others = candidates
-    found = evidence.race(candidates[first], {name: candidates[name] for name in others}, rounds=5, target=TARGET,
-                          attempts=1)
-    name = min(candidates, key=lambda n: 1.0 if n == first else found.ratios[n][0])
-    return name, candidates[name]
-
-
-def kernel_of(call) -> str:
-    """The operator that takes most of a call's time, by the profiler: is the base what it is said to be?"""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
-        call()
-    return max(found.key_averages(), key=lambda e: e.self_cpu_time_total).key
-
-
-def cpu_name() -> str:
-    """What this CPU calls itself."""
-    known = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in known.read_text().splitlines()
-             if line.startswith("model name")] if known.is_file() else []
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def rounded(value):
-    """Four digits of every float: what was measured is not better than that."""
-    if isinstance(value, float):
-        return float(f"{value:.4g}")
-    if isinstance(value, dict):
-        return {name: rounded(v) for name, v in value.items()}
-    return [rounded(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-def shown(median: float, low: float, high: float) -> str:
-    """A ratio, with its quartiles where they are far apart."""
-    return f"{median:.3f}" + (f" [{low:.2f}, {high:.2f}]" if high - low > 0.1 * median else "")
-
-
-class Report:
+class Report(common.Report):
     """Rows as they are measured, printed at once, and the goals that they meet."""
-    def __init__(self, rounds: int):
-        self.rounds, self.rows, self.missed, self.near, self.void = rounds, [], [], [], []
-
-    def judge(self, over: float, void: bool, *row) -> str:
-        """What to say of a row that is `over` its goal by that share; noted, unless it meets it."""
-        if not void and over <= 0:
-            return "met "
-        (self.void if void else self.near if over <= NEAR else self.missed).append(row)
-        return "void " if void else f"{'near' if over <= NEAR else 'MISSED'} (by {over:.0%}) "
-
     def measure(self, part, shape, batch, kind, candidates, densities, macs, calls_of, error=None, **also):
         """One row per density: `calls_of(density, dense)` gives {method: call}. macs: of the dense layers."""
         name, dense = best_dense(candidates)
@@ -438,19 +383,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     report = Report(5 if args.quick else 9)
-    print(f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, kernels for {compiled.instructions()}, "
-          f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}; time over the best dense, one thread", flush=True)
+    print(heading(), flush=True)
     for part in args.only or parts:
         parts[part]()
-    print(f"\n{len(report.missed)} goals missed, {len(report.near)} near, {len(report.void)} void")
-    for what, rows in (("missed", report.missed), ("near", report.near), ("void", report.void)):
-        for row in rows:
-            print(f"  {what}: {' '.join(map(str, row))}")
-    if args.json:
-        evidence.write_json({"machine": cpu_name(), "instructions": compiled.instructions(),
-                             **evidence.circumstances("python -m benchmarks.masked_conv"),
-                             "rows": rounded(report.rows)}, args.json)
-    return 1 if report.missed else 2 if report.void else 0
+    return report.close("python -m benchmarks.masked_conv", args.json)
 
 
 if __name__ == "__main__":

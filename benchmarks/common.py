@@ -1,0 +1,91 @@
+"""What the kernels' benchmarks share: the fastest dense base, the verdict on a goal, the words around the rows."""
+from __future__ import annotations
+
+import itertools
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from dynnotes.execute.kernels import compiled
+from dynnotes.learn import evidence
+
+TARGET = 0.01                                                        # seconds of one measurement
+NEAR = 0.15                                                          # how far over a goal is not yet a miss
+
+
+def cycled(call, pool):
+    """`call(one)` with another one of the pool every time."""
+    turn = itertools.cycle(pool)
+    return lambda: call(next(turn))
+
+
+def best_dense(candidates: dict, rounds: int = 5) -> tuple[str, object]:
+    """(name, call) of the fastest of several dense implementations."""
+    if len(candidates) == 1:
+        return next(iter(candidates.items()))
+    first, *others = candidates
+    found = evidence.race(candidates[first], {name: candidates[name] for name in others}, rounds=rounds, target=TARGET,
+                          attempts=1)
+    name = min(candidates, key=lambda n: 1.0 if n == first else found.ratios[n][0])
+    return name, candidates[name]
+
+
+def kernel_of(call) -> str:
+    """The operator that takes most of a call's time, by the profiler: is the base what it is said to be?"""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        call()
+    return max(found.key_averages(), key=lambda e: e.self_cpu_time_total).key
+
+
+def cpu_name() -> str:
+    """What this CPU calls itself."""
+    known = Path("/proc/cpuinfo")
+    names = [line.partition(":")[2].strip() for line in known.read_text().splitlines()
+             if line.startswith("model name")] if known.is_file() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def rounded(value):
+    """Four digits of every float: what was measured is not better than that."""
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, dict):
+        return {name: rounded(v) for name, v in value.items()}
+    return [rounded(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def shown(median: float, low: float, high: float) -> str:
+    """A ratio, with its quartiles where they are far apart."""
+    return f"{median:.3f}" + (f" [{low:.2f}, {high:.2f}]" if high - low > 0.1 * median else "")
+
+
+def heading() -> str:
+    """On what it all runs."""
+    return (f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, kernels for {compiled.instructions()}, "
+            f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}; time over the best dense, one thread")
+
+
+class Report:
+    """Rows as they are measured, and the goals that they meet."""
+    def __init__(self, rounds: int):
+        self.rounds, self.rows, self.missed, self.near, self.void = rounds, [], [], [], []
+
+    def judge(self, over: float, void: bool, *row) -> str:
+        """What to say of a row that is `over` its goal by that share; noted, unless it meets it."""
+        if not void and over <= 0:
+            return "met "
+        (self.void if void else self.near if over <= NEAR else self.missed).append(row)
+        return "void " if void else f"{'near' if over <= NEAR else 'MISSED'} (by {over:.0%}) "
+
+    def close(self, command: str, path: Path | None) -> int:
+        """The last words, everything in a file if there is to be one, and the exit code."""
+        print(f"\n{len(self.missed)} goals missed, {len(self.near)} near, {len(self.void)} void")
+        for what, rows in (("missed", self.missed), ("near", self.near), ("void", self.void)):
+            for row in rows:
+                print(f"  {what}: {' '.join(map(str, row))}")
+        if path:
+            evidence.write_json({"machine": cpu_name(), "instructions": compiled.instructions(),
+                                 **evidence.circumstances(command), "rows": rounded(self.rows)}, path)
+        return 1 if self.missed else 2 if self.void else 0
