@@ -122,6 +122,33 @@ class Report(common.Report):
                   + f"{', void' if row.void else ''})  {said}", flush=True)
 
 
+def submanifold(x: Tensor, weight: Tensor):
+    """spconv's submanifold layer as a call of the mask, where spconv is installed and right; else None.
+
+    Another operation: inputs that are off count as zero, so at random 25% it does a third of the products. What it
+    gives are rows, not a map. On two threads some of them were seen to be wrong (spconv 2.3.8), so it is held to the
+    definition of its operation first.
+    """
+    try:
+        import spconv.pytorch as spconv
+    except ImportError:                                              # none of our dependencies
+        return None
+    layer = spconv.SubMConv2d(x.shape[1], len(weight), weight.shape[2], padding=weight.shape[2] // 2, bias=False)
+    layer.weight.data = weight.permute(0, 2, 3, 1).contiguous()
+    rows, size = x.movedim(1, 3), list(x.shape[2:])
+
+    def run(mask):
+        places = mask[:, 0].nonzero()
+        return layer(spconv.SparseConvTensor(rows[places.unbind(1)], places.int().contiguous(), size, len(x))).features
+
+    mask = masks("random", len(x), x.shape[2], 0.25)[0]
+    exact = F.conv2d(x * mask, weight, None, 1, weight.shape[2] // 2).movedim(1, 3)[mask[:, 0]]
+    if not torch.allclose(run(mask), exact, rtol=0, atol=1e-3):
+        print("spconv does not agree with the definition of its own operation: left out")
+        return None
+    return run
+
+
 def convolution(report: Report, part: str, kernel: int, dtype=torch.float32, depthwise: bool = False, quick=False,
                 maps=MAPS, peers=("ours", "torch")):
     """3x3, 1x1 or depthwise layers of the usual maps."""
@@ -136,15 +163,19 @@ def convolution(report: Report, part: str, kernel: int, dtype=torch.float32, dep
         dense = {"conv2d": lambda x=x, w=across, g=groups: F.conv2d(x, w, None, 1, kernel // 2, 1, g)}
         if kernel == 1 and dtype is torch.float32:
             dense["oneDNN linear"] = lambda x=x, w=weight: onednn(x, w)
+        with torch.inference_mode():
+            other = submanifold(x, weight) if part == "conv" and "torch" in peers else None
         for kind in ("random", "blob", "block"):
             wanted = [d for d in DENSITIES if not quick or (part, name, batch, kind, d) in GOALS]
             if not wanted or (kind == "block" and kernel == 1):
                 continue
             run = partial(masked_conv2d, x, weight=weight, bias=None, padding=kernel // 2, groups=groups)
 
-            def calls(density, base, run=run, kind=kind, side=side, batch=batch):
+            def calls(density, base, run=run, kind=kind, side=side, batch=batch, other=other):
                 pool = masks(kind, batch, side, density)
                 found = {b: cycled(lambda m, b=b: run(mask=m, backend=BACKEND[b]), pool) for b in peers}
+                if other:
+                    found["spconv, inputs off are zero"] = cycled(other, pool)
                 return found | {"dense times mask": cycled(lambda m: base() * m, pool)}
             with torch.inference_mode():
                 mask = masks(kind, batch, side, 0.25)[0]
