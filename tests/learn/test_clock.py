@@ -71,7 +71,9 @@ def test_many_against_one_by_hand():
 
 
 def test_the_quartiles_are_those_of_the_rounds():
-    watch, price = Clock(), iter([1.0, 1.0, *range(1, 9)])                # two calls before the rounds
+    watch = Clock()
+    rounds = [price for seconds in range(1, 9) for price in (0.0, seconds)]    # of two calls one is timed
+    price = iter([1.0] * 3 + rounds)                                           # three before the rounds
     def other():
         watch.now += next(price)
     found = evidence.race(watch.costs(2.0), {"other": other}, rounds=8, clock=watch)
@@ -82,7 +84,7 @@ def test_a_machine_that_is_not_quiet_makes_all_of_them_void():
     watch = Clock()
     turn = iter(range(10 ** 9))
     def uneven():
-        watch.now += 0.05 * (3 if next(turn) % 2 else 1)
+        watch.now += 0.05 * (3 if next(turn) // 2 % 2 else 1)                # of two calls one is timed
     assert evidence.race(uneven, {"a": watch.costs(0.1), "b": watch.costs(0.1)}, rounds=9, clock=watch).void
 
 
