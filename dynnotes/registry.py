@@ -95,7 +95,8 @@ def paper(key: str, *, waives: Mapping[str, str] | None = None, couples: str | N
     """Register a model class under its BibTeX key.
 
     `waives`: {contract promise: why this algorithm cannot keep it}; each becomes a strict xfail.
-    `couples`: what ties the samples of a batch together ("capacity"), if anything does.
+    `couples`: what ties the samples of a batch together ("capacity"), if anything does; the class then has
+    `uncoupled()`, which returns the model with room for every token.
     Raises KeyError when the key is taken by another class.
     """
     def register(cls):

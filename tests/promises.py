@@ -202,7 +202,10 @@ def every_parameter_learns(paper):
 
 @promise
 def samples_do_not_see_each_other(paper):
+    """Where they share the room of experts (`couples`), with so much of it that none goes without."""
     model, inputs, _ = demo(paper)
+    if paper.couples:
+        model = model.uncoupled()
     apart = pytree.tree_map(lambda *rows: torch.cat(rows), *[
         model(*pytree.tree_map(lambda x, i=i: x[i:i + 1], inputs))[0] for i in range(len(inputs[0]))])
     together, _ = model(*inputs)

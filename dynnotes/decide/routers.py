@@ -1,4 +1,9 @@
-"""Who goes to which expert."""
+"""Who goes to which expert.
+
+A router is called on tokens [..., S, D] and gives scores [..., S, E], which cost MACs; its `choose` turns scores into a
+`Routing`, which costs none. Where experts have room for so many tokens only, room is shared out within the last group
+of S tokens: one sequence, or a whole batch that was flattened before. Equal scores are won by the lower expert.
+"""
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -9,11 +14,74 @@ from torch import Tensor, nn
 
 
 class Routing(NamedTuple):
-    """gate [..., E]: 1 for the chosen experts. weight [..., E]: their mixing weights, 0 elsewhere.
-    load [..., E]: probability that a fresh draw of the noise would choose the expert; None without noise."""
+    """What a router decided for tokens [..., S].
+
+    gate [..., S, E]: 1 where the expert runs on the token. weight [..., S, E]: what its answer counts, 0 elsewhere.
+    wanted [..., S, E]: the gate before any token was dropped for want of room. probs [..., S, E]: the router's
+    probabilities of all experts, for losses; None where it has none. load [..., S, E]: probability that a fresh draw of
+    the noise would choose the expert; None without noise.
+    """
     gate: Tensor
     weight: Tensor
-    load: Tensor | None
+    wanted: Tensor
+    probs: Tensor | None = None
+    load: Tensor | None = None
+
+    @property
+    def dropped(self) -> Tensor:
+        """Choices of each token that no expert had room for: [..., S]."""
+        return (self.wanted - self.gate).sum(-1)
+
+
+# What routers share --------------------------------------------------------------------------------------------------
+
+def ranked(scores: Tensor, k: int) -> Tensor:
+    """One-hot of each token's best, second, ... k-th expert: [..., S, E] -> [..., k, S, E].
+
+    Raises ValueError unless 1 <= k <= E, and for scores of NaN, which have no order.
+    """
+    experts = scores.shape[-1]
+    if not 1 <= k <= experts:
+        raise ValueError(f"k is between 1 and {experts} experts, not {k}")
+    if not torch.compiler.is_compiling() and not torch.compiler.is_exporting() and scores.isnan().any():
+        raise ValueError("the router's scores have NaN: look at its input and its weights")
+    best = scores.detach().sort(dim=-1, descending=True, stable=True).indices[..., :k]            # [..., S, k]
+    return F.one_hot(best, experts).to(scores.dtype).movedim(-2, -3)
+
+
+def with_room(wanted: Tensor, capacity: int, priority: Tensor | None = None) -> Tensor:
+    """Of what each token wants first, second, ... [..., k, S, E], that for which experts have room, as [..., k, S, E].
+
+    An expert takes the first `capacity` that want it: all first choices before any second, each in the order of the
+    tokens, or of `priority` [..., S], highest first. 0 leaves nothing.
+    Raises ValueError for a negative capacity.
+    """
+    if capacity < 0:
+        raise ValueError(f"an expert's capacity is 0 or more tokens, not {capacity}")
+    if priority is None:
+        return wanted * (wanted.flatten(-3, -2).cumsum(-2).view_as(wanted) <= capacity)
+    order = priority.detach().sort(dim=-1, descending=True, stable=True).indices[..., None, :, None].expand_as(wanted)
+    kept = with_room(wanted.gather(-2, order), capacity)
+    return torch.zeros_like(kept).scatter(-2, order, kept)
+
+
+class Linear(nn.Module):
+    """Scores x W of `experts` experts, without bias: [..., D] -> [..., E]."""
+    def __init__(self, width: int, experts: int):
+        super().__init__()
+        self.score = nn.Linear(width, experts, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.score(x)
+
+
+# Routers -------------------------------------------------------------------------------------------------------------
+
+class Soft(Linear):
+    """Every expert, by its probability (Jacobs et al. 1991, p. 81)."""
+    def choose(self, scores: Tensor) -> Routing:
+        probs, all_ = scores.softmax(-1), torch.ones_like(scores)
+        return Routing(all_, probs, all_, probs)
 
 
 class NoisyTopK(nn.Module):
@@ -32,32 +100,157 @@ class NoisyTopK(nn.Module):
         return self.score(x)
 
     def choose(self, x: Tensor, clean: Tensor, k: int) -> Routing:
-        """The top `k` experts by clean scores, or by noisy ones while training.
-
-        Raises ValueError unless 1 <= k <= E.
-        """
-        experts = clean.shape[-1]
-        if not 1 <= k <= experts:
-            raise ValueError(f"k is between 1 and {experts} experts, not {k}")
-        if not self.training:
-            return self._keep(clean, k, None)
-        std = F.softplus(self.noise(x))
-        noisy = clean + torch.randn_like(clean) * std                      # eq. (4)
-        return self._keep(noisy, k, _load(clean, noisy, std, k))
-
-    @staticmethod
-    def _keep(scores: Tensor, k: int, load: Tensor | None) -> Routing:
-        gate = torch.zeros_like(scores).scatter_(-1, scores.topk(k, dim=-1).indices, 1.0)
+        """The top `k` experts by clean scores, or by noisy ones while training; weights sum to 1 over these."""
+        scores, load = clean, None
+        if self.training:
+            std = F.softplus(self.noise(x))
+            scores = clean + torch.randn_like(clean) * std                 # eq. (4)
+            load = _load(clean, scores, std, k)
+        gate = ranked(scores, k).sum(-3)
         weight = scores.masked_fill(gate == 0, -torch.inf).softmax(-1)     # eq. (3), (5)
-        return Routing(gate, weight, load)
+        return Routing(gate, weight, gate, clean.softmax(-1), load)
 
 
 def _load(clean: Tensor, noisy: Tensor, std: Tensor, k: int) -> Tensor:
     """P(x, i) of eq. (9): would expert i be among the top k under a new draw of its own noise?"""
     experts = clean.shape[-1]
-    if k == experts:
+    if k >= experts:
         return torch.ones_like(clean)
     best = noisy.topk(k + 1, dim=-1).values
     kth, next_ = best[..., k - 1:k], best[..., k:k + 1]
     threshold = torch.where(noisy >= kth, next_, kth)                      # kth greatest, element i itself excluded
     return torch.special.ndtr((clean - threshold) / std)
+
+
+class SwitchTop1(Linear):
+    """The best expert alone, weighted by its probability p = softmax(x W) (Fedus et al. 2022, sec. 2.1).
+
+    While training the router's input is multiplied by noise from [1 - jitter, 1 + jitter] (app. C).
+    """
+    def __init__(self, width: int, experts: int, jitter: float = 1e-2):
+        super().__init__(width, experts)
+        self.jitter = jitter
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.jitter:
+            x = x * torch.empty_like(x).uniform_(1 - self.jitter, 1 + self.jitter)
+        return self.score(x)
+
+    def choose(self, scores: Tensor, capacity: int) -> Routing:
+        """A token whose expert has no room gets none."""
+        probs, wanted = scores.softmax(-1), ranked(scores, 1)
+        gate = with_room(wanted, capacity).sum(-3)
+        return Routing(gate, probs * gate, wanted.sum(-3), probs)
+
+
+class RandomSecond(Linear):
+    """The best two experts, the second only with probability min(1, 2 g_2) (Lepikhin et al. 2021, alg. 1).
+
+    g_1 and g_2 are the probabilities of the two over their sum. Outside training nothing is random: the second runs
+    where 2 g_2 > `threshold`.
+    """
+    def choose(self, scores: Tensor, capacity: int, threshold: float = 0.0) -> Routing:
+        """Second choices queue behind all first choices; those that are not sent still hold their place."""
+        probs, ranks = scores.softmax(-1), ranked(scores, 2)
+        pair = (probs[..., None, :, :] * ranks).sum(-1)                    # [..., 2, S]
+        share = pair[..., 1, :] / pair.sum(-2)                             # g_2
+        level = torch.rand_like(share) if self.training else torch.full_like(share, threshold)
+        sent = torch.stack([torch.ones_like(share), (2 * share > level).to(share.dtype)], -2)[..., None]
+        gate = (with_room(ranks, capacity) * sent).sum(-3)
+        wanted = (ranks * sent).sum(-3)
+        weight = probs / (probs * ranks.sum(-3)).sum(-1, keepdim=True) * gate
+        return Routing(gate, weight, wanted, probs)
+
+
+class BatchPrioritised(Linear):
+    """The best `k` experts by noisy probabilities; the surest tokens are served first (Riquelme et al. 2021).
+
+    While training normal noise of standard deviation 1 / E is added to the scores (sec. 2.1); room goes to all first
+    choices before any second, in each round to the tokens whose best probability is highest (app. C.1, s = max).
+    """
+    def choose(self, scores: Tensor, k: int, capacity: int) -> Routing:
+        """Weights are the probabilities themselves, of all experts, so they sum to less than 1."""
+        experts, noisy, load = scores.shape[-1], scores, None
+        if self.training:
+            std = torch.full_like(scores, 1 / experts)
+            noisy = scores + torch.randn_like(scores) * std
+            load = _load(scores, noisy, std, k)
+        probs, ranks = noisy.softmax(-1), ranked(noisy, k)
+        gate = with_room(ranks, capacity, probs.amax(-1)).sum(-3)
+        return Routing(gate, probs * gate, ranks.sum(-3), scores.softmax(-1), load)
+
+
+class ExpertChoice(Linear):
+    """Each expert takes the `capacity` tokens that score it highest (Zhou et al. 2022, eq. 1).
+
+    Scores are probabilities over the experts; a token may be taken by many experts, or by none.
+    """
+    def choose(self, scores: Tensor, capacity: int) -> Routing:
+        """Raises ValueError unless an expert can take so many of the S tokens."""
+        probs, tokens = scores.softmax(-1), scores.shape[-2]
+        if not 0 <= capacity <= tokens:
+            raise ValueError(f"an expert's capacity is between 0 and {tokens} tokens, not {capacity}")
+        if capacity == 0:
+            gate = torch.zeros_like(probs)
+        else:
+            gate = ranked(probs.transpose(-1, -2), capacity).sum(-3).transpose(-1, -2)
+        return Routing(gate, probs * gate, gate, probs)
+
+
+class TopKSoftmax(Linear):
+    """The best `k` experts, weighted by a softmax over their scores alone (Jiang et al. 2024, sec. 2.1)."""
+    def choose(self, scores: Tensor, k: int) -> Routing:
+        gate = ranked(scores, k).sum(-3)
+        weight = scores.masked_fill(gate == 0, -torch.inf).softmax(-1)
+        return Routing(gate, weight, gate, scores.softmax(-1))
+
+
+class SoftmaxTopK(Linear):
+    """The best `k` experts, weighted by their probabilities among all (Dai et al. 2024, eq. 4, 5)."""
+    def choose(self, scores: Tensor, k: int) -> Routing:
+        gate, probs = ranked(scores, k).sum(-3), scores.softmax(-1)
+        return Routing(gate, probs * gate, gate, probs)
+
+
+class BalancedSigmoid(Linear):
+    """Affinities sigmoid(x W), each expert judged by its affinity plus a bias that balances (DeepSeek-AI 2024).
+
+    The bias takes part in the choice, not in the weights, and no gradient reaches it: `rebalance` raises that of
+    experts with too few tokens and lowers that of experts with too many (sec. 2.1.2, eq. 16).
+    """
+    def __init__(self, width: int, experts: int, speed: float = 1e-3):
+        super().__init__(width, experts)
+        self.speed = speed
+        self.register_buffer("bias", torch.zeros(experts))
+
+    def choose(self, scores: Tensor, k: int) -> Routing:
+        """Weights are affinities over the sum of the chosen ones (eq. 13); `probs`, over the sum of all (eq. 19)."""
+        affinity = scores.sigmoid()
+        gate = ranked(affinity + self.bias.to(affinity.dtype), k).sum(-3)
+        own = affinity * gate
+        return Routing(gate, own / own.sum(-1, keepdim=True), gate, affinity / affinity.sum(-1, keepdim=True))
+
+    @torch.no_grad()
+    def rebalance(self, wanted: Tensor) -> None:
+        """One step of `speed` against the load of `wanted` [..., E]; call it once for each step of training."""
+        load = wanted.flatten(0, -2).sum(0)
+        self.bias += self.speed * (load.mean() - load).sign().to(self.bias.dtype)
+
+
+class Hash(nn.Module):
+    """One expert for each word of a vocabulary, drawn once and never learned (Roller et al. 2021, sec. 3.1).
+
+    No scores: `choose` takes the words themselves.
+    """
+    def __init__(self, words: int, experts: int, seed: int = 0):
+        super().__init__()
+        even = torch.arange(words) % experts                               # as many words for each
+        self.register_buffer("expert", even[torch.randperm(words, generator=torch.Generator().manual_seed(seed))])
+        self.experts = experts
+
+    def choose(self, words: Tensor) -> Routing:
+        """words: [..., S], integers. Raises ValueError for one that is not in the vocabulary."""
+        if len(words.flatten()) and not 0 <= int(words.min()) <= int(words.max()) < len(self.expert):
+            raise ValueError(f"words are numbers from 0 to {len(self.expert) - 1}")
+        gate = F.one_hot(self.expert[words], self.experts).to(torch.get_default_dtype())
+        return Routing(gate, gate, gate)

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from .cost import outline, price, zeros
 from .dynamic import Dynamic
+from .experts import FeedForwardExperts
 from .kernels.masked_conv import masked_conv2d
 from .trace import Decision, Trace
 
@@ -213,19 +214,24 @@ def run_experts(gate: Tensor, modules, x: Tensor, *, name: str, sparse: bool, we
     """Sum the outputs of the experts that each token chose, each times its `weight`.
 
     gate, weight: [*lead, E] for x: [*lead, *features]; lead is [B] (branches) or [B, N] (tokens). Each expert maps
-    [tokens, *features] to [tokens, *features_out]. Sparse: each expert runs once on the tokens that chose it.
+    [tokens, *features] to [tokens, *features_out]. Sparse: each expert runs once on the tokens that chose it;
+    FeedForwardExperts in one kernel (kernels/experts).
     Its gradient reaches x, the experts and `weight`, so sparse is legal in training.
     """
     lead = gate.dim() - 1
     flat, chosen = x.flatten(0, lead - 1), gate.flatten(0, lead - 1)           # [T, ...], [T, E]
     mix = chosen if weight is None else weight.flatten(0, lead - 1) * chosen
-    costs = [price(m, flat) for m in modules]
-    macs = tuple(c.macs for c in costs)
+    stacked = isinstance(modules, FeedForwardExperts)
+    costs = [price(m, flat) for m in ([modules] if stacked else modules)]
+    macs = (costs[0].macs // len(modules),) * len(modules) if stacked else tuple(c.macs for c in costs)
     each = gate.double() * torch.tensor(macs, dtype=torch.float64, device=gate.device)
     bill, places = each.flatten(1).sum(1), prod(gate.shape[1:-1])
     trace = Trace(bill, torch.full_like(bill, sum(macs) * places), (Decision(name, "expert", gate, macs, weight),))
-    y = zeros(costs[0].shapes, len(flat), x.device)
     hard = _hard(chosen.detach(), "run_experts") if sparse else None
+    if stacked:
+        y = modules.chosen(flat, hard, mix) if sparse else _select(mix, modules(flat)).sum(1)
+        return y.unflatten(0, gate.shape[:lead]), trace
+    y = zeros(costs[0].shapes, len(flat), x.device)
     for e, module in enumerate(modules):
         if sparse:
             on = hard[:, e].nonzero().squeeze(1)

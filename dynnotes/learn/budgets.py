@@ -20,6 +20,45 @@ def cv_squared(totals: Tensor) -> Tensor:
     return totals.var(unbiased=False) / totals.mean().square().clamp_min(torch.finfo(totals.dtype).tiny)
 
 
+def importance_loss(weight: Tensor) -> Tensor:
+    """Squared coefficient of variation of the experts' total weights [..., E] (Shazeer et al. 2017, eq. 6, 7)."""
+    return cv_squared(weight.flatten(0, -2).sum(0))
+
+
+def load_loss(load: Tensor) -> Tensor:
+    """Squared coefficient of variation of the experts' expected numbers of tokens (Shazeer et al. 2017, eq. 10, 11).
+
+    load: [..., E], how probable it is that the expert gets the token.
+    """
+    return cv_squared(load.flatten(0, -2).sum(0))
+
+
+def balance_loss(probs: Tensor, wanted: Tensor) -> Tensor:
+    """E * sum over experts of f_e P_e, and of groups the mean: 1 where all experts are equally busy, E at a collapse.
+
+    probs: [..., S, E], the router's probabilities of all experts, not its scores; wanted: [..., S, E], 1 for those
+    chosen, before any were dropped. f_e: the share of a group's choices that are e, without gradient; P_e: the mean of
+    probs. Fedus et al. 2022, eq. 4 to 6, without the factor alpha; E^2 times l_aux of Lepikhin et al. 2021, alg. 1;
+    Dai et al. 2024, eq. 12 to 14.
+    Raises ValueError for scores in place of probabilities.
+    """
+    if not torch.compiler.is_compiling():
+        sums = probs.detach().sum(-1)
+        if not torch.allclose(sums, torch.ones_like(sums), atol=1e-2) or (probs.detach() < 0).any():
+            raise ValueError("balance_loss takes probabilities, which sum to 1 over the experts; these are scores")
+    choices = wanted.detach().mean(-2)
+    share = choices / choices.sum(-1, keepdim=True).clamp_min(torch.finfo(choices.dtype).tiny)
+    return probs.shape[-1] * (share * probs.mean(-2)).sum(-1).mean()
+
+
+def z_loss(scores: Tensor) -> Tensor:
+    """Mean over tokens of logsumexp(scores)^2: holds the router's scores [..., E] small (Zoph et al. 2022, eq. 5).
+
+    Scores, not probabilities: for these it is a constant's neighbour, and has hardly a gradient.
+    """
+    return scores.logsumexp(-1).square().mean()
+
+
 def bounded_share(spent: Sequence[Tensor], full: Sequence[Tensor], target: float, tight: float) -> Tensor:
     """(share of all MACs spent - target)^2, and the mean over blocks of how far each block's share is out of bounds.
 

@@ -13,6 +13,7 @@ from ..data import Data
 from ..execute import Dynamic, Trace, run
 from ..nets.backbones import ResNet
 from ..nets.dense import Detecting, GridDetector, Restorer, Restoring, Segmenter, Segmenting
+from ..nets.language import LanguageModel
 from ..nets.recurrent import FixedSteps, TanhCell
 from ..nets.sequence import EvenFrames, EveryKth
 from ..nets.signals import EvenBands, EveryKthStep, SignalNet
@@ -73,6 +74,11 @@ def _fixed(steps, width, classes):
     return make
 
 
+def _language(width, hidden):
+    return lambda data: LanguageModel(words=len(data.labels), length=data.inputs[0].shape[1], width=width, depth=2,
+                                      heads=2, hidden=hidden)
+
+
 def _words(k, width):
     return lambda data: EveryKth(k, words=28, embed=16, hidden=width, classes=len(data.labels))
 
@@ -116,6 +122,10 @@ FAMILIES = {
     "toy-text": Family("dynnotes.nets.recurrent", Stage(epochs=10, lr=5e-3, optimizer="adam"), {
         f"{steps} step{'s' if steps > 1 else ''}, width {width}": _fixed(steps, width, 24)
         for steps, width in ((1, 32), (1, 64), (1, 96), (2, 64))}),
+    # transformers by width, and by what stands between two attentions
+    "many-tongues": Family("dynnotes.nets.language", Stage(epochs=8, lr=4e-3, optimizer="adam"), {
+        f"Transformer {width}, {hidden} hidden": _language(width, hidden)
+        for width, hidden in ((16, 32), (32, 64), (32, 128), (64, 128), (64, 256))}),
     # every word read, or every k-th
     "needles": Family("dynnotes.nets.sequence", Stage(epochs=7, lr=5e-3, optimizer="adam"), {
         f"GRU {width}" + f", one word in {k}" * (k > 1): _words(k, width)

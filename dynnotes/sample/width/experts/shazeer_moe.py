@@ -29,8 +29,8 @@ import torch
 from torch import Tensor, nn
 
 from ....decide.routers import NoisyTopK, Routing
-from ....execute import Dynamic, Trace, run, run_experts
-from ....learn.budgets import cv_squared
+from ....execute import Dynamic, FeedForwardExperts, Trace, run, run_experts
+from ....learn.budgets import importance_loss, load_loss
 from ....nets.layers import conv_bn
 from ....registry import Budget, Published, Recipe, Stage, paper
 
@@ -75,8 +75,7 @@ class SparselyGatedMoE(Dynamic):
         super().__init__()
         self.embed, self.head, self.first, self.second = embed, head, Recurrent(width), Recurrent(width)
         self.router = NoisyTopK(width, experts)
-        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(width, hidden, bias=False), nn.ReLU(),
-                                                   nn.Linear(hidden, width, bias=False)) for _ in range(experts))
+        self.experts = FeedForwardExperts(experts, width, hidden, bias=False)
         self.dropout = nn.Dropout(dropout)
         self.k, self.w_importance, self.w_load = k, w_importance, w_load
 
@@ -91,8 +90,8 @@ class SparselyGatedMoE(Dynamic):
         x = x + self.dropout(y)
         scores, scoring = run(self.router, x)                                  # [B, T, E]
         routing = self.router.choose(x, scores, int(self.k))
-        y, mixing = run_experts(routing.gate, self.experts, x, name="experts", sparse=self.sparse,
-                                weight=routing.weight)
+        y, mixing = run_experts(routing.gate, self.experts, x, name="experts",
+                                sparse=self.sparse or self.training, weight=routing.weight)
         x = x + self.dropout(y.sigmoid())
         y, second = run(self.second, x)
         x = x + self.dropout(y)
@@ -101,10 +100,10 @@ class SparselyGatedMoE(Dynamic):
 
     def loss(self, inputs: tuple[Tensor], target: Tensor) -> Tensor:
         y, _, routing = self._read(*inputs)
-        loss = self.task(y, target) + self.w_importance * cv_squared(routing.weight.flatten(0, -2).sum(0))
+        loss = self.task(y, target) + self.w_importance * importance_loss(routing.weight)
         if routing.load is None:                                               # no noise outside training, no load
             return loss
-        return loss + self.w_load * cv_squared(routing.load.flatten(0, -2).sum(0))
+        return loss + self.w_load * load_loss(routing.load)
 
     @staticmethod
     def demo():

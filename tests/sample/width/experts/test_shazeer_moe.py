@@ -67,7 +67,7 @@ def test_equation_the_whole_layer_and_both_losses_by_hand():
             for t in range(tokens.shape[1]):
                 for e in range(8):
                     if routing.gate[b, t, e]:
-                        a, c = model.experts[e][0].weight, model.experts[e][2].weight
+                        a, c = model.experts.w1[e], model.experts.w2[e]
                         hidden = [max(0.0, dot(row, tokens[b, t].tolist())) for row in a.tolist()]
                         out = torch.tensor([dot(row, hidden) for row in c.tolist()], dtype=torch.float64)
                         mixed[b, t] += routing.weight[b, t, e] * out
