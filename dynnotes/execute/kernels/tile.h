@@ -96,31 +96,41 @@ template <class S> static inline Vector<S> clipped(Vector<S> v, int64_t relu) { 
     return v;
 }
 
+// What is read later, to be fetched a line at a time, as between products it costs nothing: of each row that stands where
+// the present ones do (or null), and `lines` of weights in the time of one line of channels.
+template <class T> struct Ahead {
+    const T* const* rows = nullptr;
+    const Packed<T>* weights = nullptr;
+    int64_t lines = 0;
+};
+
 // sums[p][v] = bias + sum over taps and channels of pixel p's row times the packed weights; or to the target, finished.
-// ahead: pointers like q, or null, to what is read later: fetched a line at a time, as between products it costs nothing.
+// start: the bias, or null to go on from what is in sums.
 template <class T, int P, int V>
 static __attribute__((noinline)) void tile(const T* const* q, int64_t ldq, int64_t taps, int64_t first, int64_t channels,
                                            const Packed<T>* w, const Sum<T>* start, Sum<T>* sums, const Target<T>* to,
-                                           const T* const* ahead) {
+                                           const Ahead<T>& ahead) {
     using S = Sum<T>;
     constexpr int L = LANES<S>;
     constexpr int64_t LINE = 64 / sizeof(T);  // channels of a cache line
     Vector<S> acc[P][V];
 #pragma GCC unroll 8
-    for (int v = 0; v < V; v++) {
-        Vector<S> b = load(start + v * L);
+    for (int p = 0; p < P; p++)
 #pragma GCC unroll 8
-        for (int p = 0; p < P; p++) acc[p][v] = b;
-    }
+        for (int v = 0; v < V; v++) acc[p][v] = load(start ? start + v * L : sums + (p * V + v) * L);
+    const T* const* const later_rows = ahead.rows;
+    const Packed<T>* later = ahead.weights;
+    const int64_t lines = ahead.lines;
     for (int64_t t = 0; t < taps; t++) {
         const T* row[P];
 #pragma GCC unroll 8
         for (int p = 0; p < P; p++) row[p] = q[t * ldq + p] + first;
         for (int64_t from = 0; from < channels; from += LINE) {
             const int64_t until = std::min(channels, from + LINE);
-            if (ahead)
+            if (later_rows)
 #pragma GCC unroll 8
-                for (int p = 0; p < P; p++) __builtin_prefetch(ahead[t * ldq + p] + first + from, 0, 2);
+                for (int p = 0; p < P; p++) __builtin_prefetch(later_rows[t * ldq + p] + first + from, 0, 2);
+            for (int64_t i = 0; i < lines; i++, later += 64 / sizeof(Packed<T>)) __builtin_prefetch(later, 0, 2);
             if constexpr (Kind<T>::PAIR == 2) {
 #ifdef __AVX512BF16__
                 for (int64_t c = from; c < until; c += 2, w += 2 * V * L) {
@@ -183,7 +193,7 @@ static __attribute__((noinline)) void tile(const T* const* q, int64_t ldq, int64
 }
 
 template <class T> using Tile = void (*)(const T* const*, int64_t, int64_t, int64_t, int64_t, const Packed<T>*,
-                                         const Sum<T>*, Sum<T>*, const Target<T>*, const T* const*);
+                                         const Sum<T>*, Sum<T>*, const Target<T>*, const Ahead<T>&);
 template <class T> static Tile<T> tile_of(int pixels, int vectors) {
 #define ROW(P) {tile<T, P, 1>, tile<T, P, 2>, tile<T, P, TILE_V < 3 ? TILE_V : 3>, tile<T, P, TILE_V>}
     static const Tile<T> table[TILE_P][4] = {ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6)};
@@ -212,10 +222,10 @@ static inline void finish(const Sum<T>* sums, int64_t valid, const T* residual, 
 
 // Rows times rows -------------------------------------------------------------------------------------------------------
 
-// to[p][o] = sum over i of q[i][p] g[i][o], or += with `add`: `channels` of P rows, `valid` of the lanes.
+// to[p][o] = sum over i of q[i][first + p] g[i][o], or += with `add`: `channels` of P rows, `valid` of the lanes.
 template <class T, int P, int V>
-static __attribute__((noinline)) void outer(const T* const* q, const T* g, int64_t ldg, int64_t count, T* to,
-                                            int64_t ldt, int64_t channels, int64_t valid, bool add) {
+static __attribute__((noinline)) void outer(const T* const* q, int64_t first, const T* g, int64_t ldg, int64_t count,
+                                            T* to, int64_t ldt, int64_t channels, int64_t valid, bool add) {
     constexpr int L = LANES<T>;
     Vector<T> acc[P][V];
 #pragma GCC unroll 8
@@ -228,10 +238,20 @@ static __attribute__((noinline)) void outer(const T* const* q, const T* g, int64
         for (int v = 0; v < V; v++) gv[v] = load(g + i * ldg + v * L);
 #pragma GCC unroll 8
         for (int p = 0; p < P; p++) {
-            T x = q[i][p];
+            T x = q[i][first + p];
 #pragma GCC unroll 8
             for (int v = 0; v < V; v++) acc[p][v] += x * gv[v];
         }
+    }
+    if (channels >= P && valid == V * L) {
+#pragma GCC unroll 8
+        for (int p = 0; p < P; p++)
+#pragma GCC unroll 8
+            for (int v = 0; v < V; v++) {
+                T* at = to + p * ldt + v * L;
+                store(at, add ? load<T>(at) + acc[p][v] : acc[p][v]);
+            }
+        return;
     }
     alignas(64) T sums[V * L];
     for (int p = 0; p < P && p < channels; p++) {

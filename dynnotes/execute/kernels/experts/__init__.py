@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from . import native
 from .activations import ACTIVATIONS, hidden
 from .operator import BACKENDS, call
 
@@ -59,6 +60,9 @@ def sorted_slots(index: Tensor, experts: int) -> Slots:
                          f"at {MOST}: split the tokens")
     if index.is_meta:
         return Slots(index.new_empty(index.numel(), dtype=torch.int32), index.new_empty(experts + 1, dtype=torch.int64))
+    found = native.sorted_slots(index, experts)
+    if isinstance(found, tuple):
+        return Slots(*found)
     flat = index.flatten()
     if len(flat):
         low, high = (int(end) for end in flat.aminmax())

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -12,28 +12,31 @@ from torch import Tensor
 from .. import compiled
 from ..masked_conv.weights import kept
 from . import grouped
-from .activations import activate, derive
+from .activations import activate, hidden
 from .pages import fresh, in_large_pages
 
 SOURCE = Path(__file__).with_name("native.cpp")
 NAMES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
+NUMBERS = {"none": 0, "relu": 1, "gelu": 2, "gelu_tanh": 3, "silu": 4, "swiglu": 5}
 PIECE = 256                                                          # rows: what is between the products stays cached
-_PRODUCTS = struct.Struct("14q")                                     # struct Products of native.cpp
+_EXPERTS, _PRODUCTS = struct.Struct("21q"), struct.Struct("12q")     # structs of native.cpp
+_BETWEEN = struct.Struct("9q")
 
 
 @lru_cache
 def _functions(library) -> dict:
     number, place = ctypes.c_int64, ctypes.c_void_p
-    functions = {}
+    library.dyn_sorted.restype, library.dyn_sorted.argtypes = number, [place] + [number] * 2 + [place] * 2
+    functions = {"sorted": library.dyn_sorted}
     for name in NAMES.values():
         for word, result, takes_ in (("packed", number, [number] * 2), ("pack", None, [place] * 2 + [number] * 3),
-                                     ("products", number, [ctypes.c_char_p]),
+                                     ("experts", number, [ctypes.c_char_p]),
                                      ("summed", None, [place] * 4 + [number] * 4)):
             function = functions[f"{word}_{name}"] = getattr(library, f"dyn_{word}_{name}")
             function.restype, function.argtypes = result, takes_
-        for word in ("back", "outer") if name != "bf16" else ():
+        for word in ("back", "outer", "between") if name != "bf16" else ():
             function = functions[f"{word}_{name}"] = getattr(library, f"dyn_{word}_{name}")
-            function.restype, function.argtypes = number, [ctypes.c_char_p]
+            function.restype, function.argtypes = None if word == "between" else number, [ctypes.c_char_p]
     return functions
 
 
@@ -45,24 +48,39 @@ def takes(x: Tensor) -> bool:
     return x.is_cpu and x.dtype in NAMES and compiled.load(SOURCE) is not None
 
 
+def sorted_slots(index: Tensor, experts: int) -> tuple[Tensor, Tensor] | None:
+    """As `sorted_slots` of this package, in one pass; None where that cannot be done.
+
+    So for another device, without a compiler, for indices that do not stand side by side or are no experts.
+    """
+    if not index.is_cpu or index.dtype is not torch.int64 or not index.is_contiguous() \
+            or (library := compiled.load(SOURCE)) is None:
+        return None
+    slots = index.numel()
+    order, offsets = torch.empty(slots, dtype=torch.int32), torch.empty(experts + 1, dtype=torch.int64)
+    count = _functions(library)["sorted"](index.data_ptr(), slots, experts, order.data_ptr(), offsets.data_ptr())
+    return None if count < 0 else (order if count == slots else order[:count].clone(), offsets)
+
+
 def forward(x: Tensor, order: Tensor, offsets: Tensor, k: int, weight: Tensor | None, w1: Tensor, b1: Tensor | None,
             w2: Tensor, b2: Tensor | None, activation: str, keep: bool) -> tuple[Tensor, Tensor, int]:
-    """As in operator.py."""
-    tokens, outputs = len(x), w2.shape[1]
+    """As in operator.py, in one call. With `keep`, so in training, weights are read as they are, else packed, once."""
+    (tokens, channels), (experts, inner, _), outputs = x.shape, w1.shape, w2.shape[1]
     if not len(order):
-        return x.new_zeros(tokens, outputs), x.new_empty(0, w1.shape[1]), 0
-    relu = activation == "relu" and not keep                         # done where the sums are
-    source, slots = order.div(k, rounding_mode="floor"), x.new_empty(tokens * k, outputs)
-    pre = x.new_empty(len(order) if keep else 0, w1.shape[1])
-    issued = 0
-    for start in range(0, len(order), PIECE):
-        own = slice(start, start + PIECE)
-        some = offsets.clamp(start, min(start + PIECE, len(order))) - start
-        before, first = products(x, w1, b1, some, source=source[own], relu=relu, into=pre[own] if keep else None)
-        _, second = products(before if relu else activate(before, activation), w2, b2, some, target=order[own],
-                             into=slots)
-        issued += first + second
-    return summed(slots, order, weight, k), pre, issued
+        return x.new_zeros(tokens, outputs), x.new_empty(0, inner), 0
+    y, pre = x.new_empty(tokens, outputs), x.new_empty(len(order) if keep else 0, inner)
+    x, weight, b1, b2 = _side_by_side(x), *(None if t is None else t.contiguous() for t in (weight, b1, b2))
+    if keep:
+        w1, w2 = w1.contiguous(), w2.contiguous()
+    else:
+        halves = 2 if activation == "swiglu" else 1
+        w1 = kept(w1, "experts", partial(_packed, halves=halves), compiled.instructions(), halves)
+        w2 = kept(w2, "experts", _packed, compiled.instructions())
+    places = (0 if t is None else t.data_ptr() for t in (x, w1, b1, w2, b2, weight, y, pre if keep else None, order,
+                                                         offsets))
+    job = _EXPERTS.pack(*places, tokens, k, experts, channels, inner, hidden(inner, activation), outputs, x.stride(0),
+                        NUMBERS[activation], keep, torch.get_num_threads())
+    return y, pre, _function("experts", x.dtype)(job)
 
 
 def backward(g: Tensor, x: Tensor, order: Tensor, offsets: Tensor, k: int, weight: Tensor | None, w1: Tensor,
@@ -83,22 +101,23 @@ def backward(g: Tensor, x: Tensor, order: Tensor, offsets: Tensor, k: int, weigh
     slots = x.new_empty(len(x) * k, x.shape[1]) if to_x else None
     for first, last, start, stop in _parts(offsets, PIECE):
         own, of = slice(start, stop), slice(first, last)
-        some, where, before = offsets[first:last + 1] - start, source[own], pre[own]
+        some, where = offsets[first:last + 1] - start, source[own]
         mix = None if scale is None else scale[own]
-        gh = _run("back", g, w2[of], some, source=where) if through or to_weight else None          # [r, H]
-        h = activate(before, activation) if to_weight or to_w2 else None
         gout = g.index_select(0, where) if b2 is not None and (to_weight or to_b2) else None        # [r, D2]
-        if to_weight:
-            each[own] = (h * gh).sum(1)
-            if b2 is not None:
-                each[own] += (gout * b2[of].repeat_interleave(some.diff(), 0)).sum(1)
+        if through or to_weight:
+            h = _run("back", g, w2[of], some, source=where)          # [r, H]: its gradient, then itself
+            gbefore = _between(pre[own], h, mix, each[own] if to_weight else None, activation)      # [r, H1]
+        elif to_w2:
+            h = activate(pre[own], activation)
+            h = h if mix is None else h * mix
+        if to_weight and b2 is not None:
+            each[own] += (gout * b2[of].repeat_interleave(some.diff(), 0)).sum(1)
         if to_w2:
-            _run("outer", h if mix is None else h * mix, gw2[of], some, source=where, into=g)
+            _run("outer", h, gw2[of], some, source=where, into=g)
         if to_b2:
             gb2[of] = torch.segment_reduce(gout if mix is None else gout * mix, "sum", offsets=some, axis=0)
         if not through:
             continue
-        gbefore = derive(gh if mix is None else gh.mul_(mix), before, activation)                   # [r, H1]
         if to_w1:
             _run("outer", x.index_select(0, where), gw1[of], some, into=gbefore)
         if to_b1:
@@ -122,35 +141,24 @@ def _parts(offsets: Tensor, most: int) -> list[tuple[int, int, int, int]]:
     return parts
 
 
-def products(x: Tensor, w: Tensor, b: Tensor | None, offsets: Tensor, *, source: Tensor | None = None,
-             target: Tensor | None = None, relu: bool = False, into: Tensor | None = None) -> tuple[Tensor, int]:
-    """(row r of [R, O]: w[e] x[source[r]] + b[e], offsets[e] <= r < offsets[e + 1]; multiply-accumulates issued).
-
-    x: [N, K]; w: [E, O, K]; b: [E, O]. source, target: int32, None for r itself; with a target, rows of `into` are
-    written there.
-    """
-    if into is None:
-        into = x.new_empty(int(offsets[-1]), w.shape[1])
-    packed, b = kept(w, "experts", _packed, compiled.instructions()), None if b is None else b.contiguous()
-    x = _side_by_side(x)
-    return into, _function("products", x.dtype)(_job(x, packed, b, into, source, target, offsets, w.shape, relu))
-
-
 def _run(word: str, x: Tensor, w: Tensor, offsets: Tensor, source: Tensor | None = None,
          target: Tensor | None = None, into: Tensor | None = None) -> Tensor:
     """`word` of native.cpp: "back", rows [N, O] to `into` [., K]; "outer", rows [R, K] and `into` [N, O] to `w`."""
     into = x.new_empty(int(offsets[-1]), w.shape[2]) if into is None else into
     x = _side_by_side(x)
-    _function(word, x.dtype)(_job(x, w, None, into, source, target, offsets, w.shape, False))
+    experts, outputs, channels = w.shape
+    places = (0 if t is None else t.data_ptr() for t in (x, w, into, source, target, offsets))
+    _function(word, x.dtype)(_PRODUCTS.pack(*places, experts, channels, outputs, x.stride(0), into.stride(0),
+                                            torch.get_num_threads()))
     return into
 
 
-def _job(x, w, b, y, source, target, offsets, shape, relu) -> bytes:
-    experts, outputs, channels = shape
-    places = (0 if t is None else t.data_ptr() for t in (b, y, source, target))
-    return _PRODUCTS.pack(x.data_ptr(), w.data_ptr(), *places,
-                          offsets.data_ptr(), experts, channels, outputs, x.stride(0), y.stride(0), relu,
-                          torch.get_num_threads())
+def _between(pre: Tensor, gh: Tensor, mix: Tensor | None, each: Tensor | None, activation: str) -> Tensor:
+    """The gradient of `pre` [r, H1]; `gh` [r, H] becomes h times the slot's weight, `each` [r] the sums of h * gh."""
+    back = torch.empty_like(pre)
+    places = (0 if t is None else t.data_ptr() for t in (pre, mix, gh, each, back))
+    _function("between", pre.dtype)(_BETWEEN.pack(*places, *gh.shape, NUMBERS[activation], torch.get_num_threads()))
+    return back
 
 
 def _side_by_side(x: Tensor) -> Tensor:
@@ -170,8 +178,9 @@ def summed(slots: Tensor, order: Tensor, weight: Tensor | None, k: int) -> Tenso
     return y
 
 
-def _packed(w: Tensor) -> Tensor:
-    experts, outputs, channels = w.shape
+def _packed(w: Tensor, halves: int = 1) -> Tensor:
+    """[E, O, K] in the kernel's order; with two halves as 2E matrices of half the outputs."""
+    experts, outputs, channels = len(w) * halves, w.shape[1] // halves, w.shape[2]
     plain = w.contiguous()
     packed = in_large_pages(torch.empty(experts * _function("packed", w.dtype)(outputs, channels), dtype=torch.uint8))
     _function("pack", w.dtype)(plain.data_ptr(), packed.data_ptr(), experts, outputs, channels)

@@ -132,7 +132,7 @@ template <class T> static int64_t convolve(const Conv& a, int64_t from, int64_t 
             for (int64_t l = 0; l < vectors * L; l++) start[l] = bias && l < valid ? S(bias[channel + l]) : S(0);
             for (int64_t p = 0; p < count; p += TILE_P) {
                 const int pixels = int(std::min<int64_t>(TILE_P, count - p));
-                const T* const* ahead = gb == block_from && p + pixels <= more ? next.at.data() + p : nullptr;
+                const Ahead<T> ahead{gb == block_from && p + pixels <= more ? next.at.data() + p : nullptr};
                 Target<T> target;
                 target.relu = a.relu, target.direct = std::is_same<T, S>::value && valid == vectors * L;
                 for (int j = 0; j < pixels; j++) {
@@ -346,7 +346,7 @@ template <class T> static int64_t gradient_of_input(const Conv& a) {
                         const T* rows[TILE_P];
                         for (int j = 0; j < pixels; j++) rows[j] = g + (at + p + j) * a.outputs;
                         tile_of<T>(pixels, vectors)(rows, TILE_P, 1, group * outputs, outputs, w, nothing, sums, nullptr,
-                                                nullptr);
+                                                {});
                         own += pixels * outputs * vectors * L;
                         for (int j = 0; j < pixels; j++)
                             if (T* to_row = const_cast<T*>(targets.at[t * CHUNK + p + j])) {
@@ -401,7 +401,8 @@ template <class T> static int64_t gradient_of_weight(const Conv& a) {
                                 q[i] = x.data() + i * TILE_P;
                             }
                         }
-                        outer<T, TILE_P, TILE_V>(q, rows, ldg, count, to + ((group * taps + t) * channels + c) * outputs + o,
+                        outer<T, TILE_P, TILE_V>(q, 0, rows, ldg, count,
+                                                 to + ((group * taps + t) * channels + c) * outputs + o,
                                                  outputs, some, valid, true);
                         own += count * TILE_P * OB;
                     }
