@@ -43,10 +43,14 @@ def ranked(scores: Tensor, k: int) -> Tensor:
     experts = scores.shape[-1]
     if not 1 <= k <= experts:
         raise ValueError(f"k is between 1 and {experts} experts, not {k}")
+    return F.one_hot(_by_score(scores)[..., :k], experts).to(scores.dtype).movedim(-2, -3)
+
+
+def _by_score(scores: Tensor) -> Tensor:
+    """Indices along the last axis, the highest score first, of equal ones the first. Raises ValueError for NaN."""
     if not torch.compiler.is_compiling() and not torch.compiler.is_exporting() and scores.isnan().any():
         raise ValueError("the router's scores have NaN: look at its input and its weights")
-    best = scores.detach().sort(dim=-1, descending=True, stable=True).indices[..., :k]            # [..., S, k]
-    return F.one_hot(best, experts).to(scores.dtype).movedim(-2, -3)
+    return scores.detach().sort(dim=-1, descending=True, stable=True).indices
 
 
 def with_room(wanted: Tensor, capacity: int, priority: Tensor | None = None) -> Tensor:
@@ -163,25 +167,29 @@ class RandomSecond(Linear):
 
 
 class BatchPrioritised(Linear):
-    """The best `k` experts by noisy probabilities; the surest tokens are served first (Riquelme et al. 2021).
+    """The best `k` experts by noisy probabilities; the surest tokens are served first (Riquelme et al. 2021, V-MoE).
 
-    While training normal noise of standard deviation 1 / E is added to the scores (sec. 2.1); room goes to all first
-    choices before any second, in each round to the tokens whose best probability is highest (app. C.1, s = max).
+    While training normal noise of standard deviation 1 / E is added to the scores. Room goes to all first choices
+    before any second, in each round to the tokens whose best probability is highest.
     """
     def choose(self, scores: Tensor, k: int, capacity: int) -> Routing:
-        """Weights are the probabilities themselves, of all experts, so they sum to less than 1."""
-        experts, noisy, load = scores.shape[-1], scores, None
+        """Weights are the noisy probabilities themselves, of all experts, so they sum to less than 1.
+
+        `load`, while training: the probability that a new draw of an expert's noise lifts it to the k-th greatest of
+        all noisy scores. Shazeer et al. leave the expert itself out of these.
+        """
+        noisy, load, std = scores, None, 1 / scores.shape[-1]
         if self.training:
-            std = torch.full_like(scores, 1 / experts)
             noisy = scores + torch.randn_like(scores) * std
-            load = _load(scores, noisy, std, k)
+            threshold = noisy.topk(min(k, scores.shape[-1]), dim=-1).values[..., -1:]
+            load = torch.special.ndtr((scores - threshold) / std)
         probs, ranks = noisy.softmax(-1), ranked(noisy, k)
         gate = with_room(ranks, capacity, probs.amax(-1)).sum(-3)
         return Routing(gate, probs * gate, ranks.sum(-3), scores.softmax(-1), load)
 
 
 class ExpertChoice(Linear):
-    """Each expert takes the `capacity` tokens that score it highest (Zhou et al. 2022, eq. 1).
+    """Each expert takes the `capacity` tokens that score it highest (Zhou et al. 2022, eq. 2).
 
     Scores are probabilities over the experts; a token may be taken by many experts, or by none.
     """
@@ -190,10 +198,8 @@ class ExpertChoice(Linear):
         probs, tokens = scores.softmax(-1), scores.shape[-2]
         if not 0 <= capacity <= tokens:
             raise ValueError(f"an expert's capacity is between 0 and {tokens} tokens, not {capacity}")
-        if capacity == 0:
-            gate = torch.zeros_like(probs)
-        else:
-            gate = ranked(probs.transpose(-1, -2), capacity).sum(-3).transpose(-1, -2)
+        own = probs.transpose(-1, -2)                                      # [..., E, S]
+        gate = torch.zeros_like(own).scatter(-1, _by_score(own)[..., :capacity], 1.0).transpose(-1, -2)
         return Routing(gate, probs * gate, gate, probs)
 
 

@@ -38,8 +38,8 @@ def balance_loss(probs: Tensor, wanted: Tensor) -> Tensor:
 
     probs: [..., S, E], the router's probabilities of all experts, not its scores; wanted: [..., S, E], 1 for those
     chosen, before any were dropped. f_e: the share of a group's choices that are e, without gradient; P_e: the mean of
-    probs. Fedus et al. 2022, eq. 4 to 6, without the factor alpha; E^2 times l_aux of Lepikhin et al. 2021, alg. 1;
-    Dai et al. 2024, eq. 12 to 14.
+    probs. Fedus et al. 2022, eq. 4 to 6, without the factor alpha; Dai et al. 2024, eq. 12 to 14; with first choices
+    alone in `wanted`, E^2 times l_aux of Lepikhin et al. 2021, alg. 1.
     Raises ValueError for scores in place of probabilities.
     """
     if not torch.compiler.is_compiling():

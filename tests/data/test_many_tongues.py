@@ -74,7 +74,7 @@ def test_a_word_alone_says_little_and_with_its_tongue_nearly_all():
 def test_hard_texts_are_guessed_less_well_by_the_best_of_guessers():
     found, ids = texts()
     tongue = task.tongues(ids)
-    right = [sum(f < task.SHARED and w < task.SHARED and f == LISTS[g][w][0] for g, w, f in zip(gs, ws, ws[1:], strict=False))
+    right = [sum(f < task.SHARED and w < task.SHARED and f == LISTS[g][w][0] for g, (w, f) in zip(gs, pairwise(ws)))
              for gs, ws in zip(tongue.tolist(), ids.tolist(), strict=True)]
     assert spearman(found.hard.tolist(), right) < -0.5
     assert found.hard.min() < 0.1

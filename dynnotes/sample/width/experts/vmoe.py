@@ -39,26 +39,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ....decide.routers import BatchPrioritised, Routing, ranked, with_room
+from ....decide.routers import BatchPrioritised, Routing
 from ....execute import Dynamic, FeedForwardExperts, Trace, run, run_experts
 from ....learn.budgets import importance_loss, load_loss
 from ....nets.layers import Attention
 from ....nets.transformer import Tokens, classifier, patches, small_convolutions
 from ....registry import Budget, Published, Recipe, Stage, paper
-
-
-class Router(BatchPrioritised):
-    """Batch prioritised routing whose `load`, while training, is this paper's: p_i(x) above."""
-    def choose(self, scores: Tensor, k: int, capacity: int) -> Routing:
-        if not self.training:
-            return super().choose(scores, k, capacity)
-        std = 1 / scores.shape[-1]
-        noisy = scores + torch.randn_like(scores) * std
-        probs, ranks = noisy.softmax(-1), ranked(noisy, k)                     # [S, E], [k, S, E]
-        gate = with_room(ranks, capacity, probs.amax(-1)).sum(-3)
-        threshold = noisy.topk(k, dim=-1).values[..., -1:]                     # [S, 1]
-        load = torch.special.ndtr((scores - threshold) / std)
-        return Routing(gate, probs * gate, ranks.sum(-3), scores.softmax(-1), load)
 
 
 class Look(nn.Module):
@@ -86,7 +72,7 @@ class Experts(nn.Module):
     """What takes the place of Think, in parts: norm, router and `experts` perceptrons."""
     def __init__(self, width: int, hidden: int, experts: int):
         super().__init__()
-        self.norm, self.router = nn.LayerNorm(width, eps=1e-6), Router(width, experts)
+        self.norm, self.router = nn.LayerNorm(width, eps=1e-6), BatchPrioritised(width, experts)
         self.experts = FeedForwardExperts(experts, width, hidden, activation="gelu")
 
 
