@@ -117,7 +117,7 @@ def test_equation_the_load_of_a_chosen_expert_is_held_against_the_kth_score():
     torch.manual_seed(1)
     routing = BatchPrioritised(4, 6).train().choose(scores, 2, 50)
     torch.manual_seed(1)
-    noisy = scores + torch.randn(50, 6).double() / 6
+    noisy = scores + torch.randn(50, 6, dtype=torch.float64) / 6
     smaller = 0
     for t in range(50):
         second, third = sorted(noisy[t].tolist(), reverse=True)[1:3]
