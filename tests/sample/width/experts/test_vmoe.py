@@ -113,9 +113,9 @@ def test_equation_both_losses_by_hand():
 def test_equation_the_load_of_a_chosen_expert_is_held_against_the_kth_score():
     """Shazeer et al. hold it against the (k+1)-th, so their load of a chosen expert is larger."""
     torch.manual_seed(0)
-    scores = torch.randn(50, 6).double()
+    scores, router = torch.randn(50, 6).double(), BatchPrioritised(4, 6).train()
     torch.manual_seed(1)
-    routing = BatchPrioritised(4, 6).train().choose(scores, 2, 50)
+    routing = router.choose(scores, 2, 50)
     torch.manual_seed(1)
     noisy = scores + torch.randn(50, 6, dtype=torch.float64) / 6
     smaller = 0
