@@ -60,6 +60,7 @@ $(VENV)/ready: $(VENV)/torch pyproject.toml
 	@$(PIP) setuptools wheel pylatexenc pyyaml   # what the build of the package itself needs
 	@$(PIP) --no-build-isolation --editable '.[models,book,dev]'
 	@$(PIP) --no-deps torchvision timm           # without: timm would bring another torch
+	@$(PIP) --no-deps transformers tokenizers regex  # for tests alone, and what else it asks for is there
 	@# Tests interpret the GPU kernels. CUDA builds of torch bring the triton they need, CPU builds none; it is for Linux.
 	@test "$$(uname -s)" != Linux || $(PY) -c 'import triton' 2>/dev/null || $(PIP) --no-deps triton==3.9.0
 	@touch $@
