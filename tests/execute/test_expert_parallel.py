@@ -1,12 +1,13 @@
-"""Experts over real processes equal one process, bill what ran, keep what they learnt, and say which rank is lost.
+"""Experts over real processes equal one process, bill what ran, keep what they learnt, and say that a rank is lost.
 
 Processes are started once: four ranks and two by torch.distributed.run, then three of which one falls
-(expert_parallel_worker.py). The tests read what they left.
+(expert_parallel_worker.py), then the book's example. The tests read what they left.
 """
 import fcntl
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import expert_parallel as benchmark
 from dynnotes.execute.expert_parallel import BrokenCheckpoint, load, save
 from tests.execute import expert_parallel_worker as worker
 
@@ -24,8 +26,14 @@ SIZES = 2, 4
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:torch.distributed is disabled")]
 
 
+def torchrun(ranks: int, *command, log: Path) -> None:
+    with open(log, "w") as out:
+        subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}",
+                        *command], stdout=out, stderr=out, env=ENV, cwd=log.parent, timeout=120, check=False)
+
+
 def start_all(folder: Path) -> None:
-    """One process saves, then four ranks and two agree with one process, then one of three falls."""
+    """One process saves, four ranks and two agree with one process, one of three falls, two run the book's example."""
     model = worker.Layer().double()
     optimizer = worker.learnt(model, worker.tokens_of([12]), 12)
     optimizer.step()
@@ -33,10 +41,7 @@ def start_all(folder: Path) -> None:
     save(state, folder / "from-1")
     torch.save(worker.bits(state), folder / "from-1.pt")
     for ranks in reversed(SIZES):
-        with open(folder / f"agree-{ranks}.log", "w") as log:
-            subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone",
-                            f"--nproc-per-node={ranks}", worker.__file__, "agree", folder],
-                           stdout=log, stderr=log, env=ENV, timeout=120, check=False)
+        torchrun(ranks, worker.__file__, "agree", folder, log=folder / f"agree-{ranks}.log")
     falling = []
     for rank in range(3):
         with open(folder / f"{rank}-fall.log", "w") as log:
@@ -48,6 +53,8 @@ def start_all(folder: Path) -> None:
         for process in falling:
             process.kill()
     (folder / "ends.json").write_text(json.dumps(ends))
+    (folder / "train.py").write_text(re.search(r"```python\n(.*?)```", benchmark.PAGE.read_text("utf-8"), re.S)[1])
+    torchrun(2, "train.py", log=folder / "train.log")
 
 
 @pytest.fixture(scope="session")
@@ -210,3 +217,26 @@ def test_a_damaged_checkpoint_is_refused_by_the_name_of_the_file(seen, folder, t
     assert all(torch.equal(t, before[n]) for n, t in state["model"].items())           # nothing was half loaded
     load(state, folder / "from-4")
     assert not torch.equal(state["model"]["experts.w1"], before["experts.w1"])
+
+
+# The page ------------------------------------------------------------------------------------------------------------
+
+def test_the_example_of_the_page_runs_and_learns(folder):
+    log = (folder / "train.log").read_text()
+    losses = [float(loss) for loss in re.findall(r"loss ([\d.]+)", log)]
+    assert len(losses) == 5, log
+    assert losses[-1] < 0.9 * losses[0]
+    model = {"experts.w1": torch.full((16, 256, 64), math.nan)}
+    load({"model": model}, folder / "checkpoint")
+    assert model["experts.w1"].isfinite().all()
+
+
+def test_the_table_of_the_page_is_that_of_the_shipped_measurement():
+    page, content = benchmark.PAGE.read_text("utf-8"), json.loads(benchmark.SHIPPED.read_text("utf-8"))
+    assert benchmark.fill(page, content) == page, "python -m benchmarks.expert_parallel --page"
+    rows = content["rows"]
+    assert {(row["d"], row["ranks"]) for row in rows} == {(d, p) for d in benchmark.WIDTHS for p in benchmark.RANKS}
+    for row in rows:                                                 # rows travel, and gradients: four times R D b
+        away = row["tokens_per_rank"] * row["k"] * (row["ranks"] - 1)
+        assert row["bytes_computed"] == row["bytes_counted"]
+        assert row["bytes_counted"] == pytest.approx(4 * away * row["d"] * 4, rel=0.05)
