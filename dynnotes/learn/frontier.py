@@ -14,6 +14,7 @@ from ..execute import Dynamic, Trace, run
 from ..nets.backbones import ResNet
 from ..nets.dense import Detecting, GridDetector, Restorer, Restoring, Segmenter, Segmenting
 from ..nets.language import LanguageModel
+from ..nets.perceptron import Perceptron
 from ..nets.recurrent import FixedSteps, TanhCell
 from ..nets.sequence import EvenFrames, EveryKth
 from ..nets.signals import EvenBands, EveryKthStep, SignalNet
@@ -79,6 +80,10 @@ def _language(width, hidden):
                                       heads=2, hidden=hidden)
 
 
+def _perceptron(*hidden):
+    return lambda data: Perceptron(data.inputs[0].shape[1], hidden, len(data.labels))
+
+
 def _words(k, width):
     return lambda data: EveryKth(k, words=28, embed=16, hidden=width, classes=len(data.labels))
 
@@ -126,6 +131,10 @@ FAMILIES = {
     "many-tongues": Family("dynnotes.nets.language", Stage(epochs=8, lr=4e-3, optimizer="adam"), {
         f"Transformer {width}, {hidden} hidden": _language(width, hidden)
         for width, hidden in ((16, 32), (32, 64), (32, 128), (64, 128), (64, 256))}),
+    # by width, and with a second hidden layer
+    "vowels": Family("dynnotes.nets.perceptron", Stage(epochs=20, lr=0.02, optimizer="adam"), {
+        f"perceptron {'-'.join(map(str, hidden))}": _perceptron(*hidden)
+        for hidden in ((4,), (6,), (12,), (24,), (24, 24))}),
     # every word read, or every k-th
     "needles": Family("dynnotes.nets.sequence", Stage(epochs=7, lr=5e-3, optimizer="adam"), {
         f"GRU {width}" + f", one word in {k}" * (k > 1): _words(k, width)
