@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from ..masked_conv.operator import overheard
-from . import grouped, native, reference
+from . import grouped, native, reference, tiles
 
 # From the slowest to the fastest: the last one that takes the inputs is `best`.
-BACKENDS: dict[str, ModuleType] = {"reference": reference, "torch": grouped, "cpu": native}
+BACKENDS: dict[str, ModuleType] = {"reference": reference, "torch": grouped, "triton": tiles, "cpu": native}
 
 _LIBRARY = torch.library.Library("dynnotes", "FRAGMENT")
 _EXPERTS = ("Tensor x, Tensor order, Tensor offsets, int k, Tensor? weight, Tensor w1, Tensor? b1, Tensor w2, "
