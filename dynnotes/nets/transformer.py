@@ -59,6 +59,27 @@ class Block(nn.Module):
         return x + self.then(x)
 
 
+class Look(nn.Module):
+    """The first half of such a block, alone: x + attention(norm(x)), [B, n, D] -> [B, n, D]."""
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.norm, self.attention = nn.LayerNorm(width, eps=1e-6), Attention(width, heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.attention(self.norm(x))
+
+
+class Think(nn.Module):
+    """The second half: x + perceptron(norm(x)), [B, n, D] -> [B, n, D]; what experts take the place of."""
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.then = nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.Linear(width, hidden), nn.GELU(),
+                                  nn.Linear(hidden, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.then(x)
+
+
 def classifier(width: int, classes: int) -> nn.Sequential:
     """The last norm and a linear layer, for the class token: [B, width] -> [B, classes]."""
     return nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.Linear(width, classes))

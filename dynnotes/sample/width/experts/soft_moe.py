@@ -35,8 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....execute import Decision, Dynamic, FeedForwardExperts, Trace, run
-from ....nets.layers import Attention
-from ....nets.transformer import patches, small_convolutions
+from ....nets.transformer import Look, Think, patches, small_convolutions
 from ....registry import Published, Recipe, Stage, paper
 
 
@@ -82,27 +81,6 @@ class SoftExperts(nn.Module):
         super().__init__()
         self.norm, self.scores = nn.LayerNorm(width, eps=1e-6), Scores(width, experts * slots)
         self.mixture, self.experts = Mixture(), SlotExperts(experts, width, hidden)
-
-
-class Look(nn.Module):
-    """x + attention(norm(x)): [B, m, D] -> [B, m, D]."""
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.norm, self.attention = nn.LayerNorm(width, eps=1e-6), Attention(width, heads)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.attention(self.norm(x))
-
-
-class Think(nn.Module):
-    """x + perceptron(norm(x)): [B, m, D] -> [B, m, D]."""
-    def __init__(self, width: int, hidden: int):
-        super().__init__()
-        self.then = nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.Linear(width, hidden), nn.GELU(),
-                                  nn.Linear(hidden, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.then(x)
 
 
 class Places(nn.Module):

@@ -42,30 +42,8 @@ from torch import Tensor, nn
 from ....decide.routers import BatchPrioritised, Routing
 from ....execute import Dynamic, FeedForwardExperts, Trace, run, run_experts
 from ....learn.budgets import importance_loss, load_loss
-from ....nets.layers import Attention
-from ....nets.transformer import Tokens, classifier, patches, small_convolutions
+from ....nets.transformer import Look, Think, Tokens, classifier, patches, small_convolutions
 from ....registry import Budget, Published, Recipe, Stage, paper
-
-
-class Look(nn.Module):
-    """x + attention(norm(x)): [B, n, D] -> [B, n, D]."""
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.norm, self.attention = nn.LayerNorm(width, eps=1e-6), Attention(width, heads)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.attention(self.norm(x))
-
-
-class Think(nn.Module):
-    """x + perceptron(norm(x)): [B, n, D] -> [B, n, D]."""
-    def __init__(self, width: int, hidden: int):
-        super().__init__()
-        self.then = nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.Linear(width, hidden), nn.GELU(),
-                                  nn.Linear(hidden, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.then(x)
 
 
 class Experts(nn.Module):
