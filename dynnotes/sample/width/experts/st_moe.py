@@ -35,7 +35,6 @@ layer (sec. 4.1). ST-MoE-32B is not rebuilt.
 """
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -46,6 +45,7 @@ from ....decide.routers import Linear, Routing, ranked, with_room
 from ....execute import Dynamic, Trace, run, run_experts
 from ....learn.budgets import balance_loss, z_loss
 from ....nets.language import LookBack, Words, next_word
+from ....nets.starting import start_small
 from ....registry import Budget, Published, Recipe, Stage, paper
 
 
@@ -125,14 +125,6 @@ class SparseLayer(nn.Module):
         gate, weight = routing.gate.view_as(scores), routing.weight.view_as(scores)
         y, mixing = run_experts(gate, self.experts, x, name=name, sparse=sparse, weight=weight)
         return y, scoring + mixing, Routed(tokens, routing)                    # [B, T, D]
-
-
-def start_small(model: nn.Module, scale: float) -> None:
-    """Draw every weight matrix anew: truncated normal, std sqrt(scale / fan-in) (sec. 6.2: as Fedus et al. 2022)."""
-    for part in model.modules():
-        if isinstance(part, nn.Linear):
-            std = math.sqrt(scale / part.in_features)
-            nn.init.trunc_normal_(part.weight, std=std, a=-2 * std, b=2 * std)
 
 
 @paper("zoph2022stmoe", couples="capacity")

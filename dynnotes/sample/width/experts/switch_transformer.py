@@ -36,8 +36,6 @@ follow from the columns of table 9 (these give 27.1B and, with experts in every 
 """
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -45,6 +43,7 @@ from ....decide.routers import Routing, SwitchTop1
 from ....execute import Dynamic, FeedForwardExperts, Trace, run, run_experts
 from ....learn.budgets import balance_loss
 from ....nets.language import FeedForward, LookBack, Words, next_word
+from ....nets.starting import start_small
 from ....registry import Budget, Published, Recipe, Stage, paper
 
 
@@ -64,16 +63,6 @@ class SwitchLayer(nn.Module):
         gate, weight = routing.gate.view_as(scores), routing.weight.view_as(scores)
         y, mixing = run_experts(gate, self.experts, x, name=name, sparse=sparse, weight=weight)
         return y, scoring + mixing, routing                                    # [B, T, D]
-
-
-def start_small(model: nn.Module, scale: float) -> None:
-    """Draw every weight matrix anew, embeddings apart: truncated normal, std sqrt(scale / fan-in) (sec. 2.4)."""
-    for part in model.modules():
-        matrices = (part.w1, part.w2) if isinstance(part, FeedForwardExperts) else \
-            (part.weight,) if isinstance(part, nn.Linear) else ()
-        for w in matrices:
-            std = math.sqrt(scale / w.shape[-1])
-            nn.init.trunc_normal_(w, std=std, a=-2 * std, b=2 * std)
 
 
 @paper("fedus2022switch", couples="capacity")

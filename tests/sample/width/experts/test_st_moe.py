@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from dynnotes.sample.width.experts.st_moe import Dense, Expert, SparseLayer, STMoE, TopN, start_small
+from dynnotes.nets.starting import start_small
+from dynnotes.sample.width.experts.st_moe import Dense, Expert, SparseLayer, STMoE, TopN
 
 
 def dot(row, x):

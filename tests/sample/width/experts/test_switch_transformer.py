@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from dynnotes.nets.language import FeedForward
-from dynnotes.sample.width.experts.switch_transformer import SwitchLayer, SwitchTransformer, start_small
+from dynnotes.nets.starting import start_small
+from dynnotes.sample.width.experts.switch_transformer import SwitchLayer, SwitchTransformer
 
 
 def dot(row, x):
