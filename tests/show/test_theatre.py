@@ -613,6 +613,12 @@ def test_dropped_words_fade(site, visit):
     kept = np.min([traces.read_gates(d["gate"])[v, 0] for d in trace["decisions"]], axis=0)
     assert gone == [w for w, k in zip(trace["inputs"][0]["data"], kept, strict=False) if not k]
     assert gone
+    lengths = {len(x["data"]) for x in trace["inputs"]}
+    for side in page.locator(".dt-side").all():  # no more than it has words
+        labels = [unit.get_attribute("aria-label") for unit in side.locator(".dt-unit").all()]
+        words = side.locator(".dt-token").count()
+        assert words in lengths
+        assert labels and all(f" of {words} token" in label for label in labels), labels
 
 
 @in_browser

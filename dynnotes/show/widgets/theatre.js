@@ -250,7 +250,7 @@ function spoken(show, d, b) {
 function present(show, d, b) {
   const words = show.inputs[b].words;
   if (words && d.kind === "expert") return Math.min(d.n, words.length * (d.grid.rows > 1 ? d.grid.rows : d.n));
-  return spoken(show, d, b) ? words.length * d.each : d.n;
+  return !spoken(show, d, b) ? d.n : d.kind === "token" ? words.length : words.length * d.each;
 }
 
 // How far a decision was played when `beat` beats of the whole were.
