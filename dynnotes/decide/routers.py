@@ -212,7 +212,7 @@ class TopKSoftmax(Linear):
 
 
 class SoftmaxTopK(Linear):
-    """The best `k` experts, weighted by their probabilities among all (Dai et al. 2024, eq. 4, 5)."""
+    """The best `k` experts, weighted by their probabilities among all (Dai et al. 2024, eq. 10, 11)."""
     def choose(self, scores: Tensor, k: int) -> Routing:
         gate, probs = ranked(scores, k).sum(-3), scores.softmax(-1)
         return Routing(gate, probs * gate, gate, probs)
@@ -230,7 +230,10 @@ class BalancedSigmoid(Linear):
         self.register_buffer("bias", torch.zeros(experts))
 
     def choose(self, scores: Tensor, k: int) -> Routing:
-        """Weights are affinities over the sum of the chosen ones (eq. 13); `probs`, over the sum of all (eq. 19)."""
+        """Weights are affinities over the sum of the chosen ones (eq. 13); `probs`, over the sum of all (eq. 19).
+
+        `wanted` is the choice with the bias; the report's own loss counts who would be chosen without it (eq. 18).
+        """
         affinity = scores.sigmoid()
         gate = ranked(affinity + self.bias.to(affinity.dtype), k).sum(-3)
         own = affinity * gate
