@@ -29,8 +29,8 @@ Claim: DeepSeekMoE, with 2.0 B parameters of which 0.3 B are used, has a loss of
 same size and cost has 1.867; GShard needs experts 1.5 times as large for 1.808 (tables 1, 2). The 16.4 B model, of
 which 2.8 B are used, is on a par with LLaMA2 7B at 39.6% of its computation (table 4). V3: balancing by the bias
 instead of by losses lowers the bits per byte of the Pile from 0.727 to 0.724 (15.7 B parameters) and from 0.656 to
-0.652 (228.7 B; table 5). Read: sec. 2 to 5, 7.1, app. A and B; V3, sec. 2.1.2, 4.2, 4.5. Smallest setting: far more to
-remember than one expert holds, and something that all need; the recipe, many-tongues, has the first.
+0.652 (228.7 B; table 5). Read: sections 2 to 5 and 7, appendices A and B; of V3, sections 2 and 4. Smallest setting:
+far more to remember than one expert holds, and something that all need; the recipe, many-tongues, has the first.
 
 Left out: the balance of devices (eq. 15 to 17), which the 2B and 16B models do not use either; of V3 the multi-head
 latent attention (sec. 2.1.1), the choice of at most four nodes per token, prediction of a second word (sec. 2.2), the

@@ -21,8 +21,9 @@ $$\mathcal{L} = \ell_\text{nll} + k \, \ell_\text{aux}, \qquad
 
 Claim: translation from 100 languages gets better as experts are added, while cost grows less than linearly: 600 billion
 weights, 44.3 BLEU on average after 4 days on 2048 TPU v3 cores (22.4 core years); a dense transformer of 96 layers
-reaches 36.9 after about 42 days (235.5). Read: table 3. Smallest setting: far more to remember than one feed-forward
-layer holds; the recipe, many-tongues, is that in small, with eight experts, and shows no scaling over devices.
+reaches 36.9 after about 42 days and 235.5 core years (table 3). Read: that table. Smallest setting: far more to
+remember than one feed-forward layer holds; the recipe, many-tongues, is that in small, with eight experts, and shows no
+scaling over devices.
 
 Left out: the annotations and the compiler, which are what the paper is named for (sec. 3.2, 3.3); the encoder and
 attention to it (one decoder here); dropout; Adafactor. No size of table 1 is rebuilt: they are encoder-decoders, and

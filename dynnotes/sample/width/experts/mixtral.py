@@ -6,11 +6,11 @@ $$y = \sum_{i=0}^{n-1} \mathrm{Softmax}(\mathrm{Top2}(x \cdot W_g))_i \cdot \mat
 and the other networks need not run. All feed-forward parts are experts; the rest is Mistral 7B: rotary positions,
 queries that share keys and values in groups, RMS norms, no biases; attention reaches over the whole text (sec. 2).
 
-Claim: with 13B of 47B parameters active per token, five times fewer than Llama 2 70B has, it is better or equal on
-most of what was tested: 70.6% against 69.9% on MMLU, 74.4% against 69.6% on GSM8K, 71.5% against 73.0% on TriviaQA
-(table 2). Read: that table; section 2.1 for "sparse" and "active" parameters, which both follow from table 1; section 5
-for what experts learn: syntax rather than subject. Smallest setting: text, more of it than one network of the active
-size can remember; the recipe is a small language with more word pairs than one expert holds.
+Claim: with 13B of 47B parameters active per token, five times fewer than Llama 2 70B has, it is better or equal on most
+of what was tested: 70.6% against 69.9% on MMLU, 74.4% against 69.6% on GSM8K, 71.5% against 73.0% on TriviaQA (table
+2). Read: table 2; section 2 for "sparse" and "active" parameters, which both follow from table 1; section 5 for what
+experts learn: syntax rather than subject. Smallest setting: text, more of it than one network of the active size can
+remember; the recipe, many-tongues, is a small language with more word pairs than one expert holds.
 
 `from_pretrained` reads the weights that were released, in the format of their files on the Hugging Face hub.
 

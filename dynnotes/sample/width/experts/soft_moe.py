@@ -16,9 +16,9 @@ perceptrons is replaced (sec. 2.1); the mean of all tokens answers, without clas
 
 Claim: capacity without cost: Soft MoE S/16 with 128 experts of one slot reaches 58.1% precision on JFT-4B and 78.8% on
 ImageNet from ten shots at 8.6 GFLOPs an image, half as many MACs; ViT S/16 51.3% and 67.6% at 9.2, with a 28th of the
-parameters. Read: table 8, whose cost of S/16 is ours within its digits; S/14 with 256 experts is 13.1 by our count,
-13.2 there. Smallest setting: images, and a static transformer of the same cost beside; the recipe is canvas-digits
-with 16 experts of two slots, half as many slots as tokens.
+parameters (table 8; S/16 costs what we count within its digits, S/14 with 256 experts 13.1 by our count and 13.2
+there). Read: that table. Smallest setting: images, and a static transformer of the same cost beside; the recipe is
+canvas-digits with 16 experts of two slots, half as many slots as tokens.
 
 Left out: contrastive learning (sec. 4); normalised queries and keys in attention, which the authors' code has and the
 paper does not name; noise on $X \Phi$ and dropout, both zero there. The code divides by $\sqrt{|x|^2 + 10^{-6}}$, the

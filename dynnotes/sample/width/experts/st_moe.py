@@ -20,8 +20,8 @@ Claim: the z-loss makes 3 of 3 trainings stable where 4 of 6 are without it, at 
 against -1.755 (table 4), while removing multiplications costs quality: -1.849 without GEGLU, -2.020 without the scales
 of RMS norms (table 2). A dense layer beside each of experts brings 0.014 (table 16), the scale B 0.008 (table 17). More
 room than in training helps: top-2 trained at capacity factor 1.25 goes from -1.375 to -1.369 when run at 2.0 (table 8).
-Read: tables 2, 4, 8, 11, 16, 17. Smallest setting: the gain of the second expert shows in large trainings only
-(sec. 5.2); what a small task can show is what room is worth after training.
+Read: tables 2, 4, 8, 11, 16, 17. Smallest setting: the gain of the second expert shows in large trainings only (sec.
+5.2); what a small task can show, and the recipe, many-tongues, does, is what room is worth after training.
 
 Left out: the encoder (a decoder alone reads the text here, by next words in place of masked spans), bfloat16, against
 whose roundoff the z-loss is meant (sec. 3.4), update clipping (sec. 3.3), fine-tuning (sec. 4), batch prioritised

@@ -20,10 +20,10 @@ P_i = \frac1T \sum_{x \in \mathcal B} p_i(x)$$
 ten times less variance than usual (sec. 2.4).
 
 Claim: at the same FLOPs per token 128 experts reach a negative log perplexity of -1.561 after 100k steps, T5-Base
--1.731, and pass -1.50 after 62.8 hours, which T5-Base does not; top-2 experts take 80.1 hours (table 1, capacity
-factor 1.0). Read: table 1, table 3, table 9. Smallest setting: text that holds more than one feed-forward layer can
-remember; the appendix on lower compute (app. D) shows gains from two experts on. The recipe's eight experts stand in
-both blocks, as those of Switch-C stand in every one (table 9, expert frequency 1).
+-1.731, and pass -1.50 after 62.8 hours, which T5-Base does not; top-2 experts take 80.1 hours (table 1, capacity factor
+1.0). Read: table 1, table 3, table 9. Smallest setting: text that holds more than one feed-forward layer can remember;
+the appendix on lower compute (app. D) shows gains from two experts on; the recipe is many-tongues, with eight experts
+in both blocks, as those of Switch-C stand in every one (table 9, expert frequency 1).
 
 Left out: the encoder (a decoder alone reads the text here, by next words in place of masked spans), selective
 precision (sec. 2.4: everything is float32 here), dropout and expert dropout, for fine-tuning (sec. 2.4), distillation

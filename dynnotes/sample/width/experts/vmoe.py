@@ -10,7 +10,8 @@ $$B_e = \mathrm{round}\Big(\frac{k N P C}{E}\Big)$$
 tokens; a token without room keeps what it has. Who gets the room is decided by batch prioritised routing (sec. 4): all
 first choices before any second, and in each round the token with the highest $s = \max_i g(x)_i$ first. A trained net
 is then made cheaper by lowering the capacity ratio $C$, the budget here: images with fewer sure patches cost less.
-Two losses keep the experts equally busy (app. A), with the authors' code adding the blocks' losses up:
+Two losses keep the experts equally busy (app. A); the authors' code (github.com/google-research/vmoe) adds those of all
+blocks up:
 
 $$L_\text{aux} = \tfrac12 CV\Big(\sum_x \mathrm{softmax}(W x)\Big)^2 + \tfrac12 CV\Big(\sum_x p(x)\Big)^2, \qquad
 p_i(x) = P\big((W x)_i + \epsilon_\text{new} \ge \mathrm{threshold}_k(x)\big),$$
@@ -19,13 +20,12 @@ where $\mathrm{threshold}_k(x)$ is the $k$-th largest of all entries of $W x + \
 9) leave out entry $i$ itself there, so an expert that was chosen is held against the $(k+1)$-th; and their importance
 sums the weights after the choice.
 
-Claim: V-MoE-L/16 matches ViT-H/14 on JFT-300M (56.76% to 56.68%) with 39% of its computation at inference; a model
-of 14.7 billion parameters reaches 90.35% on ImageNet. Read: a reader's notes on the paper's tables 7 and 9, and the
-abstract. The formulas above come from such notes and, with the weights of the losses, from the authors' code
-(github.com/google-research/vmoe); the paper's own pages were not at hand, so no equation is cited by its number.
-Smallest setting: images, with more to tell apart than one perceptron can hold, and a static transformer of the same
-cost beside; the recipe is canvas-digits, where patches differ much in what they show, which tests the routing and the
-budget, not what capacity is worth.
+Claim: V-MoE-L/16 matches ViT-H/14 on JFT-300M, 56.76% to 56.68%, with 39% of its computation at inference; a model of
+14.7 billion parameters reaches 90.35% on ImageNet (abstract; tables 7 and 9 by a reader's notes). Read: the abstract,
+such notes, and the authors' code, from which the formulas above come; the paper's own pages were not at hand, so no
+equation is cited by its number. Smallest setting: images, with more to tell apart than one perceptron can hold, and a
+static transformer of the same cost beside; the recipe is canvas-digits, where patches differ much in what they show,
+which tests the routing and the budget, not what capacity is worth.
 
 Left out: dropout in the experts; equal initial weights of all experts of a block, as in the code; fine-tuning at a
 higher resolution; routing by groups of a few images, here the whole batch is one group.
