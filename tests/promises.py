@@ -204,7 +204,7 @@ def every_parameter_learns(paper):
 def samples_do_not_see_each_other(paper):
     """Where they share the room of experts (`couples`), with so much of it that none goes without."""
     model, inputs, _ = demo(paper)
-    if paper.couples:
+    if getattr(paper, "couples", None):                              # a network that was adapted declares none
         model = model.uncoupled()
     apart = pytree.tree_map(lambda *rows: torch.cat(rows), *[
         model(*pytree.tree_map(lambda x, i=i: x[i:i + 1], inputs))[0] for i in range(len(inputs[0]))])
