@@ -229,21 +229,29 @@ class BalancedSigmoid(Linear):
         self.speed = speed
         self.register_buffer("bias", torch.zeros(experts))
 
+    def _apply(self, fn, recurse: bool = True):
+        """The bias stays float32 in a half-precision module: its steps are too small to add up in eight bits."""
+        held = self.bias
+        super()._apply(fn, recurse)
+        if self.bias.itemsize < held.itemsize and held.dtype is torch.float32:
+            self.bias = held.to(self.bias.device)
+        return self
+
     def choose(self, scores: Tensor, k: int) -> Routing:
         """Weights are affinities over the sum of the chosen ones (eq. 13); `probs`, over the sum of all (eq. 19).
 
         `wanted` is the choice with the bias; the report's own loss counts who would be chosen without it (eq. 18).
         """
         affinity = scores.sigmoid()
-        gate = ranked(affinity + self.bias.to(affinity.dtype), k).sum(-3)
+        gate = ranked(affinity + self.bias, k).sum(-3).to(affinity.dtype)
         own = affinity * gate
         return Routing(gate, own / own.sum(-1, keepdim=True), gate, affinity / affinity.sum(-1, keepdim=True))
 
     @torch.no_grad()
     def rebalance(self, wanted: Tensor) -> None:
         """One step of `speed` against the load of `wanted` [..., E]; call it once for each step of training."""
-        load = wanted.flatten(0, -2).sum(0)
-        self.bias += self.speed * (load.mean() - load).sign().to(self.bias.dtype)
+        load = wanted.flatten(0, -2).sum(0, dtype=self.bias.dtype)         # bfloat16 cannot count beyond 256
+        self.bias += self.speed * (load.mean() - load).sign()
 
 
 class Hash(nn.Module):

@@ -417,7 +417,7 @@ def _cheaper(result, static) -> Claim:
     above = sum(gain.low > 0 for _, gain in judged)
     start = (f"Above the static nets at {above} of {len(judged)} budgets; at its best, budget {budget:g}, by"
              if budget is not None else "Against the static nets at the same cost")
-    text = f"{start} {100 * best.mean:+.1f} points ({100 * best.low:+.1f} to {100 * best.high:+.1f})."
+    text = f"{start} {100 * best.mean:+z.1f} points ({100 * best.low:+z.1f} to {100 * best.high:+z.1f})."
     point = next(p for p in summary(result) if p.budget == budget)
     return Claim(rule, above > 0, f"{text} {_at_equal_accuracy(point, static)}")
 
@@ -450,7 +450,7 @@ def _harder(points, fixed, known) -> Claim:
     rising = sum(p.correlation.low > 0 for p in judged)
     best = max(judged, key=lambda p: p.correlation.mean)
     text = (f"Harder inputs cost more at {rising} of {len(judged)} budgets; rank correlation at most "
-            f"{best.correlation.mean:+.2f} ({best.correlation.low:+.2f} to {best.correlation.high:+.2f}).")
+            f"{best.correlation.mean:+z.2f} ({best.correlation.low:+z.2f} to {best.correlation.high:+z.2f}).")
     return Claim(rule, 2 * rising > len(judged), text)
 
 

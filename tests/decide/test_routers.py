@@ -179,6 +179,28 @@ def test_the_bias_is_saved_and_never_learned():
     assert router.bias.tolist() == pytest.approx([-1e-3, -1e-3, 1e-3, 1e-3, 1e-3, 1e-3])
 
 
+@pytest.mark.parametrize("tokens", [200, 2000])
+def test_the_bias_tells_loads_apart_that_bfloat16_cannot(tokens):
+    router = routers.BalancedSigmoid(D, 2).bfloat16()
+    first = tokens // 2 + 1
+    wanted = torch.eye(2, dtype=torch.bfloat16).repeat_interleave(torch.tensor([first, tokens - first]), 0)
+    for _ in range(500):                                                   # half a step of bfloat16 at 0.25 is 0.0005
+        router.rebalance(wanted)
+    assert router.bias.dtype is torch.float32 and router.score.weight.dtype is torch.bfloat16
+    assert router.bias.tolist() == pytest.approx([-0.5, 0.5], rel=1e-4)
+    routing = router.choose(torch.zeros(3, 2, dtype=torch.bfloat16), 1)
+    assert routing.gate.tolist() == [[0, 1]] * 3 and routing.gate.dtype is torch.bfloat16
+
+
+def test_the_bias_follows_its_module_elsewhere():
+    router = routers.BalancedSigmoid(D, E)
+    assert router.double().bias.dtype is torch.float64
+    with torch.device("meta"):
+        router = routers.BalancedSigmoid(D, E).bfloat16()
+    assert router.bias.is_meta and router.bias.dtype is torch.float32
+    assert router.to_empty(device="cpu").bias.device.type == "cpu"
+
+
 def test_hash_gives_each_word_one_expert_as_many_words_to_each():
     router = routers.Hash(20, 4, seed=3)
     words = torch.arange(20).view(4, 5)

@@ -73,20 +73,21 @@ def _checked(cpu: str, who: str) -> str:
     return cpu
 
 
-def load(source: Path) -> ctypes.CDLL | None:
-    """The compiled `source`, or None, with a NoCompiler warning the first time, where it cannot be compiled."""
-    return _load(source, instructions())
+def load(source: Path, quiet: bool = False) -> ctypes.CDLL | None:
+    """The compiled `source`, or None, with a NoCompiler warning the first time unless `quiet`, where it cannot be
+    compiled."""
+    return _load(source, instructions(), quiet)
 
 
 @lru_cache
-def _load(source, cpu) -> ctypes.CDLL | None:
+def _load(source, cpu, quiet) -> ctypes.CDLL | None:
     if cpu == "none":
         return None
     compiler = os.environ.get("CXX")
     command = shlex.split(compiler) if compiler else next(
         ([found] for name in ("c++", "g++", "clang++") if (found := shutil.which(name))), None)
     if not command:
-        return _without(source, "there is no C++ compiler; install g++ or clang++, or set CXX")
+        return None if quiet else _without(source, "there is no C++ compiler; install g++ or clang++, or set CXX")
     has_bf16 = cpu == "avx512" and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     threads = ["-fopenmp", *_runtime()]
     attempts = [(*extra, *shared) for extra in ([BF16, []] if has_bf16 else [[]])
@@ -97,7 +98,7 @@ def _load(source, cpu) -> ctypes.CDLL | None:
             return ctypes.CDLL(str(_compiled(source, [*command, *COMMON, *FLAGS[cpu], *extra])))
         except (OSError, subprocess.SubprocessError) as error:
             fault = (getattr(error, "stderr", None) or str(error)).strip()
-    return _without(source, f"{shlex.join(command)} cannot compile it: {fault[-500:]}")
+    return None if quiet else _without(source, f"{shlex.join(command)} cannot compile it: {fault[-500:]}")
 
 
 def _without(source, why) -> None:

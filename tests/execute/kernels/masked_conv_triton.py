@@ -11,16 +11,8 @@ import pytest
 import torch
 
 from dynnotes.execute import measured
-from dynnotes.execute.kernels.masked_conv import (
-    active,
-    best,
-    geometry_of,
-    library,
-    masked_conv2d,
-    programs,
-    tiles,
-    weights,
-)
+from dynnotes.execute.kernels import copies
+from dynnotes.execute.kernels.masked_conv import active, best, geometry_of, library, masked_conv2d, programs, tiles
 from tests.execute.kernels.test_masked_conv import SHAPES, bound, definition, poisoned, problem  # noqa: F401
 
 GPU = not programs.INTERPRETED
@@ -182,24 +174,24 @@ def test_a_weight_is_copied_once_until_it_changes():
         return near(y.cpu(), x.cpu(), weight.cpu(), bias.cpu(), None, mask.cpu(), options)
 
     assert right()
-    copy = weights._copies[id(weight), "tiles"][2]
-    assert right() and weights._copies[id(weight), "tiles"][2] is copy
+    copy = copies._copies[id(weight), "tiles"][2]
+    assert right() and copies._copies[id(weight), "tiles"][2] is copy
     weight += 1
-    assert right() and weights._copies[id(weight), "tiles"][2] is not copy
+    assert right() and copies._copies[id(weight), "tiles"][2] is not copy
     weight.data = torch.randn_like(weight)
     assert right()
     with torch.inference_mode():                                     # no version: nothing is kept on a GPU
         weight = weight.clone()
         assert right()
         weight.neg_()
-        assert right() and (not GPU or (id(weight), "tiles") not in weights._copies)
+        assert right() and (not GPU or (id(weight), "tiles") not in copies._copies)
     weight = torch.randn_like(x[:1].expand(16, -1, -1, -1)[:, :, :3, :3]).contiguous()
     assert right()
-    held = len(weights._copies)
+    held = len(copies._copies)
     del weight
-    assert len(weights._copies) == held - 1
+    assert len(copies._copies) == held - 1
     weight = torch.randn(16, 18, 3, 3, dtype=EXACT, device=DEVICE).to(memory_format=torch.channels_last)
-    assert right() and len(weights._copies) == held - 1                 # read in place
+    assert right() and len(copies._copies) == held - 1                 # read in place
     weight.data.mul_(2)
     assert right()
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
 from dynnotes.execute import measured
+from dynnotes.execute.kernels import copies
 from dynnotes.execute.kernels.experts import Slots, best, expert_ffn, grouped, pages, sorted_slots
 from dynnotes.execute.kernels.experts.operator import BACKENDS
-from dynnotes.execute.kernels.masked_conv import weights
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 CASES = [(name, dtype) for name, module in BACKENDS.items() for dtype in DTYPES
@@ -398,17 +398,17 @@ def test_changed_weights_are_seen(backend, way, always):
 
 def test_copies_of_weights_are_kept_for_inference_and_die_with_them(always):
     always(ONEDNN[-1])
-    p, before = problem(SHAPES[0], torch.float32), len(weights._copies)
+    p, before = problem(SHAPES[0], torch.float32), len(copies._copies)
     for name in ("w1", "w2"):
         p[name].requires_grad_()
     expert_ffn(**p, backend="torch").sum().backward()
-    assert len(weights._copies) == before                            # in training they change at every step
+    assert len(copies._copies) == before                            # in training they change at every step
     for _ in range(2):
         with torch.no_grad():
             expert_ffn(**p, backend="torch")
-        assert len(weights._copies) == before + 2 * ONEDNN[-1]
+        assert len(copies._copies) == before + 2 * ONEDNN[-1]
     p.clear()
-    assert len(weights._copies) == before
+    assert len(copies._copies) == before
 
 
 @pytest.mark.parametrize("backend", [name for name in HOW if name != "reference"])

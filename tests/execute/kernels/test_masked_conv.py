@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from dynnotes.execute import measured
-from dynnotes.execute.kernels import compiled
-from dynnotes.execute.kernels.masked_conv import active, dense, gathered, geometry_of, masked_conv2d, native, weights
+from dynnotes.execute.kernels import compiled, copies
+from dynnotes.execute.kernels.masked_conv import active, dense, gathered, geometry_of, masked_conv2d, native
 from dynnotes.execute.kernels.masked_conv.operator import BACKENDS
 
 CPUS = list(compiled.FLAGS)[list(compiled.FLAGS).index(compiled._best()):]         # what this machine can run
@@ -257,9 +257,9 @@ def test_changed_weights_are_packed_again():
     for _ in range(3):                                               # a new tensor in the place of a dead one
         weight = torch.randn_like(weight)
         assert right(weight)
-    held = len(weights._copies)
+    held = len(copies._copies)
     del weight
-    assert len(weights._copies) == held - 1
+    assert len(copies._copies) == held - 1
 
 
 def test_packed_rows_in_and_out():

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..masked_conv.weights import kept
+from ..copies import kept
 from .activations import activate, derive
 from .pages import fresh
 from .reference import wide

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import compiled
-from ..masked_conv.weights import kept
+from ..copies import kept
 from . import grouped
 from .activations import activate, hidden
 from .pages import fresh, in_large_pages

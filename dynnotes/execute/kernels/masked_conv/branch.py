@@ -12,7 +12,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from . import active, best, library, native, reference, weights
+from ..copies import sample
+from . import active, best, library, native, reference
 from .geometry import Geometry, geometry_of
 from .operator import call, overheard
 
@@ -106,7 +107,7 @@ def layers_of(branch: nn.Sequential) -> list[Layer]:
                if t is not None]
     state = (*(module.training for module in branch),
              *((None if t.is_inference() else t._version, t.data_ptr()) for t in tensors),
-             *(weights.sample(t) for t in tensors if t.dim() == 4))
+             *(sample(t) for t in tensors if t.dim() == 4))
     held = _layers.get(branch)
     if held is None or held[0] != state or None in state:
         _layers[branch] = held = state, _read(branch)

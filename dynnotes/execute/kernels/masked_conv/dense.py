@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes  # private: see tests/execute/test_cost.py
 
+from ..copies import kept
 from . import library, native, reference
 from .gathered import product
 from .geometry import Geometry
 from .reference import clipped
-from .weights import kept
 
 grad_input, grad_weight = reference.grad_input, reference.grad_weight
 

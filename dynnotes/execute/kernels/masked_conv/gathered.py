@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..copies import kept
 from . import reference
 from .geometry import Geometry
 from .reference import clipped
-from .weights import kept
 
 CHUNK = 2048                                                         # pixels: their patches stay in the cache
 PIECES = (2048, 1024, 512, 256, 128, 64, 32)                         # rows of one product: few sizes, see `_pieces`

@@ -17,7 +17,7 @@ NAMES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
 def _functions(library) -> dict:
     """The library's functions by name, with their types declared."""
     number, place = ctypes.c_int64, ctypes.c_void_p
-    found = {"rows": (number, [place, number, place, place]), "sample": (number, [place, number]),
+    found = {"rows": (number, [place, number, place, place]),
              "reads": (None, [ctypes.c_char_p, place, place]), "clear": (None, [place, *[number] * 3, place])}
     for name in NAMES.values():
         found |= {f"packed_{name}": (number, [number] * 4), f"pack_{name}": (None, [place] * 2 + [number] * 4),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import compiled
-from . import weights
+from ..copies import kept
 from .geometry import Geometry
 from .library import NAMES, function
 
@@ -181,4 +181,4 @@ def _packed(weight: Tensor, geometry: Geometry, how: str) -> Tensor:
         function(f"{how}_{name}")(plain.data_ptr(), packed.data_ptr(), *sizes)
         return packed
 
-    return weights.kept(weight, how, pack, geometry.groups, compiled.instructions())
+    return kept(weight, how, pack, geometry.groups, compiled.instructions())

@@ -20,8 +20,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from ..copies import kept
 from .geometry import Geometry
-from .weights import kept
 
 HALF = (torch.bfloat16, torch.float16)
 ENOUGH = 256                                                         # programs that keep a large GPU busy

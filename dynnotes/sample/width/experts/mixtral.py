@@ -22,9 +22,8 @@ Added: the balance loss of Fedus et al. 2022 keeps experts busy, as in the relea
 """
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -34,6 +33,7 @@ from ....decide.routers import Routing, TopKSoftmax
 from ....execute import Dynamic, FeedForwardExperts, Trace, run, run_experts
 from ....learn.budgets import balance_loss
 from ....nets import rotary
+from ....nets.released import Checkpoint
 from ....registry import Budget, Published, Recipe, Stage, paper
 
 
@@ -101,7 +101,7 @@ class Mixtral(Dynamic):
         Raises FileNotFoundError for a file that is missing, ValueError for one that is damaged, for another
         architecture, and for tensors that are missing, unknown or of another shape; messages name file and tensor.
         """
-        return _load(Path(folder), dtype)
+        return _load(Checkpoint(Path(folder)), dtype)
 
     @staticmethod
     def demo():
@@ -129,40 +129,18 @@ class Mixtral(Dynamic):
 
 # Released weights ----------------------------------------------------------------------------------------------------
 
-def _load(folder: Path, dtype: torch.dtype | None) -> Mixtral:
-    config = folder / "config.json"
-    sizes, tied = _sizes(config)
-    listing, files = _files(folder)
-    stacked = "model.layers.0.mlp.experts.gate_up_proj" in files
+def _load(found: Checkpoint, dtype: torch.dtype | None) -> Mixtral:
+    sizes, tied = _sizes(found.told, found.config)
+    stacked = "model.layers.0.mlp.experts.gate_up_proj" in found.files
     try:
         with torch.device("meta"):
             model = Mixtral(**sizes)
     except ValueError as fault:
-        raise ValueError(f"{config}: {fault}") from None
-    names = list(dict.fromkeys(name for name, _ in _places(model, stacked, tied)))
-    if missing := [name for name in names if name not in files]:
-        raise ValueError(f"{listing}: lacks {missing[0]}, and {len(missing) - 1} more of the {len(names)} tensors that "
-                         f"{config.name} asks for")
-    known = {*names, "lm_head.weight"}
-    if unknown := [name for name in files if name not in known and not name.endswith("rotary_emb.inv_freq")]:
-        raise ValueError(f"{listing}: has {unknown[0]}, and {len(unknown) - 1} more that {config.name} leaves no place "
-                         "for")
-    if dtype is None:
-        with _opened(files[names[0]]) as file:
-            dtype = _tensor(file, files[names[0]], names[0]).dtype
-    model = model.to(dtype).to_empty(device="cpu").eval()
-    places: dict[str, list[Tensor]] = {}
-    for name, place in _places(model, stacked, tied):
-        places.setdefault(name, []).append(place.detach())
-    for path in dict.fromkeys(files[name] for name in names):
-        with _opened(path) as file:
-            for name in (name for name in names if files[name] == path):
-                found = _tensor(file, path, name)
-                for place in places[name]:
-                    if found.shape != place.shape:
-                        raise ValueError(f"{path}: {name} is {list(found.shape)}; {config.name} asks for "
-                                         f"{list(place.shape)}")
-                    place.copy_(found)
+        raise ValueError(f"{found.told}: {fault}") from None
+    found.expect((name for name, _ in _places(model, stacked, tied)),          # angles lie in old files
+                 lambda name: name == "lm_head.weight" or name.endswith("rotary_emb.inv_freq"))
+    model = model.to(dtype or found.dtype("model.embed_tokens.weight")).to_empty(device="cpu").eval()
+    found.fill(_places(model, stacked, tied))
     return model
 
 
@@ -192,9 +170,13 @@ def _places(model: Mixtral, stacked: bool, tied: bool) -> Iterator[tuple[str, Te
     yield "model.embed_tokens.weight" if tied else "lm_head.weight", model.head[1].weight
 
 
-def _sizes(path: Path) -> tuple[dict, bool]:
-    """(the model's arguments, whether words in and out share their weights), from config.json."""
-    config = _json(path)
+SIZES = {"words": "vocab_size", "width": "hidden_size", "depth": "num_hidden_layers", "heads": "num_attention_heads",
+         "groups": "num_key_value_heads", "hidden": "intermediate_size", "experts": "num_local_experts",
+         "k": "num_experts_per_tok"}
+
+
+def _sizes(path: Path, config: dict) -> tuple[dict, bool]:
+    """(the model's arguments, whether words in and out share their weights), from the config.json at `path`."""
     if (found := config.get("model_type")) != "mixtral":
         raise ValueError(f"{path}: model_type is {found!r}, not 'mixtral'")
     turn = config.get("rope_parameters") or config.get("rope_scaling") or {}
@@ -212,54 +194,3 @@ def _sizes(path: Path) -> tuple[dict, bool]:
     base = turn.get("rope_theta", config.get("rope_theta", 1e6))
     return ({**sizes, "size": config.get("head_dim"), "base": base, "eps": config.get("rms_norm_eps", 1e-5)},
             config.get("tie_word_embeddings", False))
-
-
-SIZES = {"words": "vocab_size", "width": "hidden_size", "depth": "num_hidden_layers", "heads": "num_attention_heads",
-         "groups": "num_key_value_heads", "hidden": "intermediate_size", "experts": "num_local_experts",
-         "k": "num_experts_per_tok"}
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-
-
-def _files(folder: Path) -> tuple[Path, dict[str, Path]]:
-    """(the file that lists all tensors, which file holds each of them)."""
-    if (path := folder / SINGLE).is_file():
-        with _opened(path) as file:
-            return path, dict.fromkeys(file.keys(), path)
-    if not (path := folder / INDEX).is_file():
-        raise FileNotFoundError(f"{folder}: has neither {SINGLE} nor {INDEX}")
-    shards = _json(path).get("weight_map")
-    if not isinstance(shards, Mapping) or any(Path(str(shard)).name != shard for shard in shards.values()):
-        raise ValueError(f"{path}: has no weight_map from tensors to files beside it")
-    return path, {name: folder / shard for name, shard in shards.items()}
-
-
-def _json(path: Path) -> dict:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as fault:
-        raise ValueError(f"{path}: is damaged, or no JSON ({fault})") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: is no JSON object")
-    return found
-
-
-def _opened(path: Path):
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file")
-    try:
-        return safe_open(path, "pt")
-    except SafetensorError as fault:
-        raise ValueError(f"{path}: is damaged or cut short, or no safetensors ({fault})") from None
-
-
-def _tensor(file, path: Path, name: str) -> Tensor:
-    from safetensors import SafetensorError
-
-    try:
-        return file.get_tensor(name)
-    except SafetensorError:
-        raise ValueError(f"{path}: lacks {name}, which {INDEX} says is there") from None

