@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import platform
 from pathlib import Path
@@ -79,13 +80,29 @@ class Report:
         (self.void if void else self.near if over <= NEAR else self.missed).append(row)
         return "void " if void else f"{'near' if over <= NEAR else 'MISSED'} (by {over:.0%}) "
 
-    def close(self, command: str, path: Path | None) -> int:
-        """The last words, everything in a file if there is to be one, and the exit code."""
+    def close(self, command: str, path: Path | None, parts: tuple[str, ...] = ()) -> int:
+        """The last words, everything in a file if there is to be one, and the exit code.
+
+        Where only some `parts` were measured, rows of the others that the file has stay. Every row says of which commit
+        it is.
+        """
         print(f"\n{len(self.missed)} goals missed, {len(self.near)} near, {len(self.void)} void")
         for what, rows in (("missed", self.missed), ("near", self.near), ("void", self.void)):
             for row in rows:
                 print(f"  {what}: {' '.join(map(str, row))}")
         if path:
-            evidence.write_json({"machine": cpu_name(), "instructions": compiled.instructions(),
-                                 **evidence.circumstances(command), "rows": rounded(self.rows)}, path)
+            found = {"machine": cpu_name(), "instructions": compiled.instructions(), **evidence.circumstances(command)}
+            rows = [row | {"commit": found["commit"]} for row in rounded(self.rows)]
+            if parts and path.is_file():
+                rows = _others(path, found, parts) + rows
+            evidence.write_json({**found, "rows": rows}, path)
         return 1 if self.missed else 2 if self.void else 0
+
+
+def _others(path: Path, found: dict, parts: tuple[str, ...]) -> list[dict]:
+    """Rows of `path` that belong to no part of these. Raises SystemExit where they do not go together."""
+    before = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("machine", "instructions", "versions"):
+        if before[name] != found[name]:
+            raise SystemExit(f"{path}: was measured with {name} {before[name]}, not {found[name]}; give another file")
+    return [{"commit": before["commit"], **row} for row in before["rows"] if row["part"] not in parts]

@@ -444,14 +444,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the rows there")
     parts = {"forward": forward, "half": partial(forward, part="half", dtype=torch.bfloat16), "training": training,
              "skew": skew, "transformers": against_transformers}
-    parser.add_argument("--only", choices=parts, action="append", help="one part; may be given again")
+    parser.add_argument("--only", choices=parts, action="append",
+                        help="one part; may be given again; rows of other parts that FILE has stay")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     report = Report(args.quick)
     print(heading(), flush=True)
     for part in args.only or parts:
         parts[part](report)
-    return report.close("python -m benchmarks.experts", args.json)
+    return report.close("python -m benchmarks.experts", args.json, tuple(args.only or ()))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <type_traits>
+#include <utility>
 #include <vector>
 #ifdef _OPENMP
 #include <omp.h>
@@ -263,6 +264,29 @@ static __attribute__((noinline)) void outer(const T* const* q, int64_t first, co
 
 // Weights -------------------------------------------------------------------------------------------------------------
 
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define TURNS
+// L vectors of L values: lane l of vector i becomes lane i of vector l, in log2(L) rounds that swap blocks.
+template <class S, int STEP, size_t... I> static inline void swapped(Vector<S>* v, std::index_sequence<I...>) {
+    constexpr int L = LANES<S>;
+#pragma GCC unroll 16
+    for (int i = 0; i < L; i++) {
+        if (i & STEP) continue;
+        const Vector<S> a = v[i], b = v[i + STEP];
+        v[i] = __builtin_shufflevector(a, b, (int(I) & STEP ? L + int(I) - STEP : int(I))...);
+        v[i + STEP] = __builtin_shufflevector(a, b, (int(I) & STEP ? L + int(I) : int(I) + STEP)...);
+    }
+}
+template <class S, int STEP = 1> static inline void turned(Vector<S>* v) {
+    if constexpr (STEP < LANES<S>) {
+        swapped<S, STEP>(v, std::make_index_sequence<LANES<S>>());
+        turned<S, 2 * STEP>(v);
+    }
+}
+#endif
+#endif
+
 // [outputs, channels / groups, taps] to [group][block of outputs][tap][channel][lanes], zeros in lanes that pad.
 template <class T> static void pack(const T* from, Packed<T>* to, int64_t outputs, int64_t channels, int64_t taps, int64_t groups) {
     constexpr int L = LANES<Sum<T>>, OB = TILE_V * L, PAIR = Kind<T>::PAIR;
@@ -279,8 +303,25 @@ template <class T> static void pack(const T* from, Packed<T>* to, int64_t output
     for (int64_t g = 0; g < groups; g++)
         for (int64_t o = 0; o < og; o += OB) {
             const int64_t lanes = std::min<int64_t>(OB, in_blocks(og - o, L) * L), valid = std::min(lanes, og - o);
-            for (int64_t t = 0; t < taps; t++)
-                for (int64_t c = 0; c < depth; c += SOME) {
+            for (int64_t t = 0; t < taps; t++) {
+                int64_t c = 0;
+#ifdef TURNS
+                if constexpr (std::is_same_v<T, Packed<T>>)          // pairs move as one, as wide as a sum
+                    if (taps == 1 && valid == lanes) {
+                        const int64_t whole = channels / (L * PAIR) * (L * PAIR);
+                        for (int64_t l = 0; l < lanes; l += L)
+                            for (c = 0; c < whole; c += L * PAIR) {
+                                Vector<Sum<T>> square[L];
+                                const T* row = from + (g * og + o + l) * channels + c;
+                                for (int i = 0; i < L; i++) std::memcpy(square + i, row + i * channels, BYTES);
+                                turned<Sum<T>>(square);
+                                for (int i = 0; i < L; i++)
+                                    std::memcpy(to + c * lanes + (i * lanes + l) * PAIR, square + i, BYTES);
+                            }
+                        to += whole * lanes;
+                    }
+#endif
+                for (; c < depth; c += SOME) {
                     const int64_t some = std::min(SOME, depth - c), there = std::min(SOME, channels - c);
                     if (valid < lanes || there < SOME) std::fill(block, block + OB * SOME, Packed<T>(0.f));
                     for (int64_t l = 0; l < valid; l++) {
@@ -294,6 +335,7 @@ template <class T> static void pack(const T* from, Packed<T>* to, int64_t output
                         for (int64_t l = 0; l < lanes; l++)
                             for (int64_t k = 0; k < PAIR; k++) to[l * PAIR + k] = block[l * SOME + i + k];
                 }
+            }
         }
 }
 

@@ -1,4 +1,6 @@
 """Every backend of the experts against their definition in float64: values, all gradients, edges, errors."""
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
 from dynnotes.execute import measured
-from dynnotes.execute.kernels import copies
+from dynnotes.execute.kernels import compiled, copies
 from dynnotes.execute.kernels.experts import Slots, best, expert_ffn, grouped, pages, sorted_slots
 from dynnotes.execute.kernels.experts.operator import BACKENDS
 
@@ -209,6 +211,27 @@ def test_all_experts_in_one_product_are_right(dtype, routing, at_once, poisoned)
             for name in LEAVES:
                 near = 8 * torch.finfo(dtype).eps * theirs[name].norm()
                 assert (ours[name].double() - theirs[name]).norm() <= near, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("cpu", ["avx2", "generic"])
+def test_lesser_instructions_compute_the_same(cpu, dtype):
+    """Blocks of weights that are turned, few rows that meet them as they are, and what is left over of both."""
+    if list(compiled.FLAGS).index(cpu) < list(compiled.FLAGS).index(compiled._best()):
+        pytest.skip(f"this CPU has no {cpu}")
+    shapes = (70, 2, 3, 64, 128, 48), (37, 2, 40, 16, 32, 16), (40, 2, 4, 33, 17, 65)
+    for shape, activation in itertools.product(shapes, ("gelu", "swiglu")):
+        p = problem(shape, dtype, activation, "all different")
+        with compiled.only(cpu):
+            y = expert_ffn(**p, backend="cpu")
+            cotangent = torch.randn(y.shape).to(dtype)
+            ours = gradients(lambda **a: expert_ffn(**a, backend="cpu"), p, LEAVES, cotangent)
+        assert ((y.double() - definition(**p)).abs() <= bound(**p)).all()
+        theirs = gradients(definition, exact(p), LEAVES, cotangent.double())
+        for name in LEAVES:
+            near = 8 * torch.finfo(dtype).eps * theirs[name].norm()
+            assert (ours[name].double() - theirs[name]).norm() <= near, name
 
 
 @pytest.mark.parametrize("backend", HOW)

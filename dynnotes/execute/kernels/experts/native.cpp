@@ -8,6 +8,7 @@
 constexpr int CHUNK = 192;             // rows that one block of weights serves while it is near
 constexpr int64_t DEPTH = 512;         // channels of it that are near at a time
 constexpr int64_t PIECE = 512;         // rows between whose two products everything stays in the cache
+constexpr int64_t FEW = 8;             // rows for which plain weights are not turned into packed ones
 constexpr size_t KEPT = 16 << 20;      // bytes of work space that a thread keeps for its next call
 
 extern "C" {
@@ -175,6 +176,45 @@ template <class T> struct Matrix {
             }
         return count * deep<T>(channels) * n;
     }
+
+    // Whether so many rows meet the weights as they are.
+    bool direct(int64_t count) const {
+#ifdef TURNS
+        return plain && count <= FEW && std::is_same_v<T, S>;
+#else
+        return false;
+#endif
+    }
+
+    // As multiply, for few rows, straight from plain weights: turning these would take longer than using them.
+    int64_t dots(int64_t expert, int64_t o, int64_t valid, const T* const* rows, int64_t count, S* sums) const {
+#ifdef TURNS
+        if constexpr (std::is_same_v<T, S>)
+            for (int64_t l = 0; l < valid; l += L) {
+                Vector<S> part[FEW][L];                              // of each row and output: to be summed over lanes
+                for (int64_t i = 0; i < L; i++) {
+                    const T* w = static_cast<const T*>(all) +
+                        (expert * outputs + o + std::min(l + i, valid - 1)) * channels;
+                    for (int64_t r = 0; r < count; r++) {
+                        Vector<S> sum{};
+                        int64_t c = 0;
+                        for (; c + L <= channels; c += L) sum += load(w + c) * load(rows[r] + c);
+                        for (; c < channels; c++) sum[c % L] += w[c] * rows[r][c];
+                        part[r][i] = sum;
+                    }
+                }
+                alignas(64) S start[L];
+                for (int64_t i = 0; i < L; i++) start[i] = bias && l + i < valid ? S(bias[expert * outputs + o + l + i]) : S(0);
+                for (int64_t r = 0; r < count; r++) {
+                    turned<S>(part[r]);
+                    Vector<S> sum = load(start);
+                    for (int64_t i = 0; i < L; i++) sum += part[r][i];
+                    store(sums + r * lanes(valid) + l, sum);
+                }
+            }
+#endif
+        return count * channels * lanes(valid);
+    }
 };
 
 // y [tokens, width] = the sum over a token's `k` slots of z [tokens * k, width], each times its weight (null: 1), where
@@ -238,8 +278,9 @@ template <class T> struct Layer {
     // Hidden values o to o + OB of an expert's rows, written to h [rows, hidden].
     int64_t hide(const Rows& t, int64_t o, T* h, Scratch& s) const {
         const int64_t valid = std::min<int64_t>(OB, a.hidden - o), lanes = Matrix<T>::lanes(valid);
+        const bool direct = first.direct(t.to - t.from);
         const Packed<T>* w[2];
-        for (int part = 0; part < halves; part++)
+        for (int part = 0; part < halves && !direct; part++)
             w[part] = first.block(t.expert * halves + part, o, valid, s.space[part]);
         const Packed<T>* then = a.plain ? nullptr : o + OB < a.hidden
             ? first.block(t.expert * halves, o + OB, OB, s.space[0]) : second.block(t.expert, 0, OB, s.space[0]);
@@ -250,8 +291,10 @@ template <class T> struct Layer {
             const int64_t count = std::min<int64_t>(CHUNK, t.to - at);
             for (int64_t r = 0; r < count; r++) rows[r] = x + a.order[at + r] / a.k * a.stride_x;
             for (int part = 0; part < halves; part++)
-                issued += first.multiply(w[part], t.expert * halves + part, o, valid, rows, count, s.sums[part],
-                                         at + count < t.to ? nullptr : part + 1 < halves ? w[part + 1] : then);
+                issued += direct
+                    ? first.dots(t.expert * halves + part, o, valid, rows, count, s.sums[part])
+                    : first.multiply(w[part], t.expert * halves + part, o, valid, rows, count, s.sums[part],
+                                     at + count < t.to ? nullptr : part + 1 < halves ? w[part + 1] : then);
             activate<T, S>(a.activation, s.sums[0], s.sums[1], count, lanes, valid, h + (at - t.from) * a.hidden + o,
                            a.hidden);
             for (int part = 0; pre && part < halves; part++)
@@ -264,7 +307,8 @@ template <class T> struct Layer {
     // Outputs o to o + OB of those rows, written to their slots. next: the expert that comes after.
     int64_t answer(const Rows& t, int64_t o, const T* h, S* slots, Scratch& s, int64_t next) const {
         const int64_t valid = std::min<int64_t>(OB, a.outputs - o), lanes = Matrix<T>::lanes(valid);
-        const Packed<T>* w = second.block(t.expert, o, valid, s.space[0]);
+        const bool direct = second.direct(t.to - t.from);
+        const Packed<T>* w = direct ? nullptr : second.block(t.expert, o, valid, s.space[0]);
         const Packed<T>* then = a.plain ? nullptr : o + OB < a.outputs
             ? second.block(t.expert, o + OB, OB, s.space[0]) : first.block(next * halves, 0, OB, s.space[0]);
         const T* rows[CHUNK + TILE_P];
@@ -272,7 +316,9 @@ template <class T> struct Layer {
         for (int64_t at = t.from; at < t.to; at += CHUNK) {
             const int64_t count = std::min<int64_t>(CHUNK, t.to - at);
             for (int64_t r = 0; r < count; r++) rows[r] = h + (at - t.from + r) * a.hidden;
-            issued += second.multiply(w, t.expert, o, valid, rows, count, s.sums[0], at + count < t.to ? nullptr : then);
+            issued += direct ? second.dots(t.expert, o, valid, rows, count, s.sums[0])
+                             : second.multiply(w, t.expert, o, valid, rows, count, s.sums[0],
+                                               at + count < t.to ? nullptr : then);
             for (int64_t r = 0; r < count; r++)
                 std::copy_n(s.sums[0] + r * lanes, valid, slots + a.order[at + r] * a.outputs + o);
         }
