@@ -1,10 +1,12 @@
 """What the kernels' benchmarks share: the fastest dense base, the verdict on a goal, the words around the rows."""
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
 import os
 import platform
+import sys
 from pathlib import Path
 
 import torch
@@ -38,6 +40,18 @@ def kernel_of(call) -> str:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
         call()
     return max(found.key_averages(), key=lambda e: e.self_cpu_time_total).key
+
+
+def keep_memory() -> bool:
+    """From here on memory that is freed stays with this process; False where the C library cannot be told (not glibc).
+
+    By default the system takes large tensors back and hands out zeroed pages at the next call: a dense layer of 4,096
+    tokens then loses a quarter of its time to that, and the gradients of many experts most of it. It would count as
+    saved by whoever needs less memory, and differ with what the process did before.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    largest_mapped, trim_threshold = -4, -1                          # M_MMAP_MAX, M_TRIM_THRESHOLD
+    return mallopt is not None and all([mallopt(largest_mapped, 0), mallopt(trim_threshold, 2**31 - 1)])
 
 
 def cpu_name() -> str:
