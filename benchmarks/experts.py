@@ -14,9 +14,10 @@ except in training, where they change at every step. Nothing is dropped: the pad
 expert. "Over roofline" is time over the larger of the dense time (MACs at the measured dense rate) and the time to read
 the weights of the experts hit, at the rate at which `torch.sum` reads all experts' in the same rounds; in training it
 is for information: weights are read twice and their gradients written once. Memory that is freed stays with the
-process, so that no form pays for new pages at every call. From 4,096 tokens on only the faster forms run. The error is the largest against float64,
-over the largest value. In "skew" an expert's popularity falls as one over its rank; a skew that makes us faster meets
-the goal. In "transformers" whole blocks run, router included on all sides; transformers is none of our dependencies.
+process, so that no form pays for new pages at every call. From 4,096 tokens on only the faster forms run. The error is
+the largest against float64, over the largest value. In "skew" an expert's popularity falls as one over its rank; a skew
+that makes us faster meets the goal. In "transformers" whole blocks run, router included on all sides; transformers is
+none of our dependencies.
 
 A row whose control leaves 0.95 to 1.05 is void and meets or misses no goal; one that misses it by up to 15% is near, as
 machines differ that much. Exit code: 0, 1 when a goal is missed by more, 2 when a row of a goal is void.

@@ -30,8 +30,9 @@ READS = {"03-mixture-of-experts": ["fedus2022switch.json", "static-many-tongues.
 OF_A_GUIDE = ["Play with it first", "The idea", "One call each", "Keep to a budget", "The receipts", "Turn the knob",
               "Promise a risk", "What is refused", "A model of your own family", "Exercises", "Live", "Further reading"]
 OF_SECONDS = ["Play with it first", "The idea", "The baseline has a speed of its own", "What is fixed", "What is moved",
-              "Seen for the first time", "Above the crossover", "The mask's shape", "The batch", "On your machine",
-              "What a prediction is worth", "Exercises", "Further reading"]
+              "Seen for the first time", "Above the crossover", "The mask's shape", "The batch",
+              "Experts instead of pixels", "On your machine", "What a prediction is worth", "Exercises",
+              "Further reading"]
 TAGS = {"remove-cell", "hide-cell", "hide-input"}
 VERB = re.compile(r"\brun_(if|while|channels|where|kept|experts)\(")
 every = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -134,7 +135,8 @@ def test_exercises_have_hidden_solutions_that_are_checked(path):
 def test_figures_are_computed_never_typed(path):
     """What was measured may change; so prose about it holds no digit."""
     of_a_guide = ("play", "heads-text", "mechanism", "training", "calibrate", "refused", "live", "reading")
-    of_seconds = ("play", "baseline", "fixed", "first", "crossover", "batch", "yours", "worth", "reading")
+    of_seconds = ("play", "baseline", "fixed", "first", "crossover", "batch", "experts", "experts-here", "yours",
+                  "worth", "reading")
     of_a_chapter = ("play", "decided", "cost", "why", "force", "live", "reading")
     of_a_chapter += tuple(name for name in cells(path, "markdown") if name.startswith(("room", "collapse")))
     for name in of_a_guide if path in GUIDES else of_seconds if path in MEASURED else of_a_chapter:
@@ -192,8 +194,8 @@ def test_colab_cell_sets_colab_up(path, monkeypatch, tmp_path):
         assert not fetched, "it reads no results"
         return
     if path in MEASURED:
-        name = "benchmarks/masked_conv.json"
-        assert fetched == [(f"{space['REPOSITORY']}/raw/{space['TAG']}/{name}", name)]
+        names = ["benchmarks/masked_conv.json", "benchmarks/experts.json"]
+        assert fetched == [(f"{space['REPOSITORY']}/raw/{space['TAG']}/{name}", name) for name in names]
         return
     key = re.search(r'KEY = "(.+)"', cells(path)["setup"].source)[1]
     names = [f"{key}.json", "static-canvas-digits.json", *READS.get(path.stem, [])]
@@ -235,9 +237,9 @@ def test_a_guide_loads_pretrained_weights_in_colab_alone(path):
 @every_measured
 def test_a_measured_chapter_measures_in_the_open_and_says_how_noisy_it_was(path):
     found = cells(path)
-    for name in ("rivals", "first-live", "yours-measure"):
+    for name in ("rivals", "first-live", "experts-live", "yours-measure"):
         assert not found[name].metadata.get("tags"), name
         assert max(map(len, found[name].source.splitlines())) <= 82, "it would not fit the page"
     assert "breakeven.load()" in found["setup"].source
-    for name in ("rivals-table", "fixed-live", "crossover-live", "yours-table"):
+    for name in ("rivals-table", "fixed-live", "crossover-live", "experts-words", "yours-table"):
         assert "quiet(" in found[name].source, name
