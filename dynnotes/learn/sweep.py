@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -29,6 +30,7 @@ from .train import TrainingError, build
 
 FORMAT = "dynnotes.trial/1"
 STATIC = "static"
+_PARSING = threading.Lock()                                # Python 3.11: SystemError where two threads parse at once
 TRIES = 3                                                  # how often a process may die under one trial
 
 
@@ -51,9 +53,10 @@ class Trial:
     @property
     def source_hash(self) -> str:
         """Of the code that its result depends on."""
-        if self.key != STATIC:
-            return evidence.hash_of(self.key, self.task)
-        return evidence.source_hash(FAMILIES[self.task].module, recipes.tasks.module_of(self.task))
+        with _PARSING:
+            if self.key != STATIC:
+                return evidence.hash_of(self.key, self.task)
+            return evidence.source_hash(FAMILIES[self.task].module, recipes.tasks.module_of(self.task))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Sweeps: real processes and a real Ray, some of them killed; nothing is lost, nothing counts twice."""
+import gc
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -63,6 +65,38 @@ def kill_in_the_middle(mark, checkpoint: Path):
     thread = threading.Thread(target=wait_and_kill, daemon=True)
     thread.start()
     return thread, killed
+
+
+def test_threads_may_ask_at_once_of_which_code_a_trial_is():
+    """Python 3.11 fails to parse (SystemError) where a garbage collection lets another thread in that parses, too."""
+    before, expected, faults = gc.get_threshold(), TRIALS[0].source_hash, []
+
+    def collected(phase, info):
+        for _ in range(200):
+            pass
+
+    def ask():
+        for _ in range(3):
+            try:
+                assert TRIALS[0].source_hash == expected
+            except SystemError as fault:
+                faults.append(fault)
+
+    switch = sys.getswitchinterval()
+    gc.callbacks.append(collected)
+    gc.set_threshold(50)
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        gc.callbacks.remove(collected)
+        gc.set_threshold(*before)
+        sys.setswitchinterval(switch)
+    assert not faults
 
 
 def test_trials_are_every_recipe_and_seed_once():
