@@ -219,7 +219,7 @@ def test_all_experts_in_one_product_are_right(dtype, routing, at_once, poisoned)
 def test_lesser_instructions_compute_the_same(cpu, dtype):
     """Blocks of weights that are turned, few rows that meet them as they are, and what is left over of both."""
     if list(compiled.FLAGS).index(cpu) < list(compiled.FLAGS).index(compiled._best()):
-        pytest.skip(f"this CPU has no {cpu}")
+        pytest.skip(f"this CPU has no {cpu}")                    # absent hardware: the code cannot run there
     shapes = (70, 2, 3, 64, 128, 48), (37, 2, 40, 16, 32, 16), (40, 2, 4, 33, 17, 65)
     for shape, activation in itertools.product(shapes, ("gelu", "swiglu")):
         p = problem(shape, dtype, activation, "all different")
